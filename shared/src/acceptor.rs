@@ -1,0 +1,282 @@
+//! Accepting from the shared sockets, exactly while the front allows it.
+//!
+//! **Invariants**
+//! - A connection whose `accept(2)` has happened is always handed to the caller: none is dropped
+//!   by a change of stance.
+//! - While the worker is not admitted, none of its pollers is registered with a shared socket: a
+//!   connection neither wakes it nor waits for it. The acknowledgements to the front mean this.
+//! - Running out of descriptors pauses accepting and never spins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::warn;
+
+use crate::socket::{Address, ListeningSocket};
+use crate::stance::Stance;
+
+/// How long accepting pauses when the process or the machine is out of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts from one or more shared sockets.
+#[derive(Debug)]
+pub struct Acceptor {
+    doors: Vec<Door>,
+    /// Whose turn it is, so that a busy socket does not starve the next.
+    turn: usize,
+    stance: watch::Receiver<Stance>,
+    registered: watch::Sender<bool>,
+    places: Option<Arc<Semaphore>>,
+}
+
+/// One shared socket, and its registration while the worker is admitted.
+#[derive(Debug)]
+struct Door {
+    socket: Arc<ListeningSocket>,
+    open: Option<Listener>,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        sockets: impl IntoIterator<Item = Arc<ListeningSocket>>,
+        stance: watch::Receiver<Stance>,
+        places: Option<Arc<Semaphore>>,
+    ) -> (Self, watch::Receiver<bool>) {
+        let (registered, registration) = watch::channel(false);
+        let doors = sockets.into_iter().map(|socket| Door { socket, open: None }).collect();
+        (Self { doors, turn: 0, stance, registered, places }, registration)
+    }
+
+    /// The next connection, or `None` once this worker will never accept again.
+    ///
+    /// Waits while the worker is not admitted, and while `max_connections` are open. Cancel safe.
+    pub async fn accept(&mut self) -> Option<(Stream, Peer)> {
+        loop {
+            let stance = *self.stance.borrow_and_update();
+            if !stance.accepts() {
+                self.close_doors();
+                if stance.is_final() || self.stance.changed().await.is_err() {
+                    return None;
+                }
+                continue;
+            }
+            let outcome = match self.open_doors() {
+                Ok(()) => tokio::select! {
+                    biased;
+                    changed = self.stance.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return None,
+                    },
+                    accepted = accept_any(&self.doors, &mut self.turn, self.places.as_ref()) => accepted,
+                },
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(connection) => return Some(connection),
+                Err(error) if is_exhausted(&error) => {
+                    warn!(error = %error, "accepting pauses");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                // The connection was gone before it was accepted (accept(2), "Error handling").
+                Err(error) => tracing::debug!(error = %error, "a connection ended in the queue"),
+            }
+        }
+    }
+
+    fn open_doors(&mut self) -> io::Result<()> {
+        for door in &mut self.doors {
+            if door.open.is_none() {
+                door.open = Some(Listener::register(&door.socket)?);
+            }
+        }
+        self.registered.send_if_modified(|registered| !std::mem::replace(registered, true));
+        Ok(())
+    }
+
+    fn close_doors(&mut self) {
+        for door in &mut self.doors {
+            door.open = None;
+        }
+        self.registered.send_if_modified(|registered| std::mem::replace(registered, false));
+    }
+}
+
+impl Listener {
+    /// Registers a copy of the socket; dropping it takes the registration back.
+    fn register(socket: &ListeningSocket) -> io::Result<Self> {
+        let copy = socket.duplicate()?;
+        match socket.address {
+            Address::Tcp(_) => TcpListener::from_std(copy.into()).map(Self::Tcp),
+            Address::Unix(_) => UnixListener::from_std(copy.into()).map(Self::Unix),
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Io, Peer)>> {
+        Poll::Ready(Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = ready!(listener.poll_accept(context))?;
+                (Io::Tcp(stream), Peer::Tcp(address))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = ready!(listener.poll_accept(context))?;
+                (Io::Unix(stream), Peer::Unix)
+            }
+        }))
+    }
+}
+
+/// Takes a place, then the first connection any door has.
+async fn accept_any(
+    doors: &[Door],
+    turn: &mut usize,
+    places: Option<&Arc<Semaphore>>,
+) -> io::Result<(Stream, Peer)> {
+    let place = match places {
+        Some(places) => {
+            Some(Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed"))
+        }
+        None => None,
+    };
+    let (io, peer) = std::future::poll_fn(|context| {
+        for step in 0..doors.len() {
+            let index = (*turn + step) % doors.len();
+            let Some(listener) = &doors[index].open else { continue };
+            if let Poll::Ready(outcome) = listener.poll_accept(context) {
+                *turn = index + 1;
+                return Poll::Ready(outcome);
+            }
+        }
+        Poll::Pending
+    })
+    .await?;
+    Ok((Stream { io, place }, peer))
+}
+
+/// Whether an `accept(2)` failed for want of descriptors or memory, which a retry at once would
+/// only repeat.
+fn is_exhausted(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| {
+        matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    })
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP client.
+    Tcp(SocketAddr),
+    /// A client of a Unix socket: a process of this machine that may open its file.
+    Unix,
+}
+
+impl Peer {
+    /// Whether the client is on this machine.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}
+
+/// An accepted connection. It keeps its place under `max_connections` until it is dropped.
+#[derive(Debug)]
+pub struct Stream {
+    io: Io,
+    #[expect(dead_code, reason = "held for its drop, which gives the place back")]
+    place: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug)]
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Takes the connection out of the event loop, with its descriptor still non-blocking.
+    ///
+    /// # Errors
+    /// When it cannot be deregistered.
+    pub fn into_descriptor(self) -> io::Result<OwnedFd> {
+        Ok(match self.io {
+            Io::Tcp(stream) => stream.into_std()?.into(),
+            Io::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.io {
+            Io::Tcp(stream) => stream.as_fd(),
+            Io::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// Calls the same method of whichever stream it is.
+macro_rules! forward {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().io {
+            Io::Tcp($stream) => $call,
+            Io::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, stream => Pin::new(stream).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, stream => Pin::new(stream).poll_write_vectored(context, buffers))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}

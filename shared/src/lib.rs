@@ -1,0 +1,42 @@
+//! What the front of Holdfast and a worker say to one another, and all a Rust server needs to be
+//! such a worker.
+//!
+//! The front owns the listening sockets; a worker accepts from them while the front allows it. They
+//! speak over a *link*: a `SOCK_SEQPACKET` socket that the worker finds as its descriptor 0, with
+//! `HOLDFAST_LINK=stdin` in its environment. One packet is one JSON [`message`], descriptors
+//! attached where it speaks of them.
+//!
+//! ```text
+//! front                        successor (g8)                 incumbent (g7)
+//!   │ Hello + sockets ───────────►│                               │ serving all the time
+//!   │◄─────────────────── Ready   │                               │
+//!   │ Admit ─────────────────────►│                               │
+//!   │◄─────────────── Accepting   │                               │
+//!   │ StopAccepting ──────────────┼──────────────────────────────►│
+//!   │◄────────────────────────────┼───────────────────── Stopped  │   ← switched
+//!   │     soak: g8 serves and stays healthy; else g7 is sent Admit again
+//!   │ Drain ──────────────────────┼──────────────────────────────►│   ← committed
+//!   │ Lease ─────────────────────►│                               │
+//!   │◄────────────────────────────┼───────────────────── Drained  │   exits 0
+//! ```
+//!
+//! The end of the link means the other side is gone: a worker that was never admitted exits, an
+//! admitted one goes on accepting and serving.
+//!
+//! Start with [`Worker::start`]; `examples/hyper.rs` and `examples/axum.rs` are whole servers.
+
+mod acceptor;
+pub mod fd_passing;
+pub mod limits;
+pub mod link;
+pub mod message;
+pub mod signals;
+pub mod socket;
+mod stance;
+pub mod worker;
+
+pub use acceptor::{Acceptor, Peer, Stream};
+pub use message::{Connections, Drain, Drained, GenerationId, Newcomers, Ready, Report};
+pub use socket::Address;
+pub use stance::Stance;
+pub use worker::{StartFailed, Worker};

@@ -1,0 +1,216 @@
+//! One end of the packet socket between the front and a worker.
+//!
+//! ```text
+//! front ── socketpair(AF_UNIX, SOCK_SEQPACKET) ── worker
+//!   Message { json ≤ 128 KiB, 0..=253 descriptors } in order, whole or not at all
+//! ```
+//!
+//! **Invariants**
+//! - A packet is a message: nothing is split, nothing is merged, no length prefix is needed.
+//! - The peer's end lives in the peer alone: end of file means the peer is gone.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+use crate::fd_passing;
+use crate::message::MAX_MESSAGE;
+
+/// Why a message could not cross a link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The socket itself failed.
+    #[error("could not use the link")]
+    Socket {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The peer sent something that is no message of this protocol.
+    #[error("received what is no message of this protocol")]
+    Malformed {
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The message would exceed what a link carries.
+    #[error("a message of {size} bytes exceeds the {MAX_MESSAGE} a link carries")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// The peer did not say how many descriptors it would send, or sent others.
+    #[error("received {received} descriptors where {declared} were declared")]
+    DescriptorCount {
+        /// How many the message speaks of.
+        declared: usize,
+        /// How many came.
+        received: usize,
+    },
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub struct Link {
+    socket: UnixDatagram,
+}
+
+/// A message and the descriptors that came with it.
+#[derive(Debug)]
+pub struct Received<M> {
+    /// The message.
+    pub message: M,
+    /// Its descriptors, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Makes the two ends of a link, both close-on-exec and non-blocking.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+impl Link {
+    /// Takes one end into this process's event loop.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be made non-blocking or polled.
+    pub fn new(end: OwnedFd) -> io::Result<Self> {
+        // sendfd speaks to datagram and stream sockets; on the wire a SEQPACKET send is the same
+        // sendmsg(2).
+        let socket = std::os::unix::net::UnixDatagram::from(end);
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: UnixDatagram::from_std(socket)? })
+    }
+
+    /// Sends one message. Cancel safe: the message is sent whole or not at all.
+    ///
+    /// # Errors
+    /// [`LinkError::TooLarge`], or the socket's error: `BrokenPipe` when the peer is gone.
+    pub async fn send<M: Serialize>(
+        &self,
+        message: &M,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), LinkError> {
+        let packet = encode(message)?;
+        self.socket
+            .async_io(Interest::WRITABLE, || fd_passing::send(&self.socket, &packet, descriptors))
+            .await
+            .map_err(|source| LinkError::Socket { source })
+    }
+
+    /// Receives the next message, or `None` when the peer is gone. Cancel safe: no message is lost.
+    ///
+    /// # Errors
+    /// [`LinkError::Malformed`] for bytes that are no message, or the socket's error. Descriptors
+    /// that came with a message that cannot be read are closed.
+    pub async fn receive<M: DeserializeOwned>(&self) -> Result<Option<Received<M>>, LinkError> {
+        let (packet, descriptors) = self
+            .socket
+            .async_io(Interest::READABLE, || {
+                // Taken per wake-up, so that a thousand quiet links do not hold 128 KiB each.
+                let mut buffer = vec![0; MAX_MESSAGE];
+                let packet = match fd_passing::receive(&self.socket, &mut buffer) {
+                    // The peer died with words of ours unread. The kernel says so once, ahead of
+                    // the peer's own last words (unix(7)).
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                        fd_passing::receive(&self.socket, &mut buffer)?
+                    }
+                    outcome => outcome?,
+                };
+                buffer.truncate(packet.bytes);
+                Ok((buffer, packet.descriptors))
+            })
+            .await
+            .map_err(|source| LinkError::Socket { source })?;
+        if packet.is_empty() {
+            return Ok(None);
+        }
+        let message =
+            serde_json::from_slice(&packet).map_err(|source| LinkError::Malformed { source })?;
+        Ok(Some(Received { message, descriptors }))
+    }
+}
+
+/// A message as one packet.
+fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, LinkError> {
+    let packet = serde_json::to_vec(message).map_err(|source| LinkError::Malformed { source })?;
+    if packet.len() > MAX_MESSAGE {
+        return Err(LinkError::TooLarge { size: packet.len() });
+    }
+    Ok(packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::message::ToFront;
+
+    fn links() -> (Link, Link) {
+        let (a, b) = pair().unwrap();
+        (Link::new(a).unwrap(), Link::new(b).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_message_arrives_with_its_descriptors_close_on_exec() {
+        let (a, b) = links();
+        let file = File::open("/dev/null").unwrap();
+        let descriptors = vec![file.as_fd(); 253];
+        a.send(&ToFront::Accepting, &descriptors).await.unwrap();
+        let received = b.receive::<ToFront>().await.unwrap().unwrap();
+        assert_eq!(received.message, ToFront::Accepting);
+        assert_eq!(received.descriptors.len(), 253);
+        for descriptor in &received.descriptors {
+            let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
+
+    #[tokio::test]
+    async fn more_descriptors_than_a_message_carries_are_refused_before_anything_is_sent() {
+        let (a, b) = links();
+        let file = File::open("/dev/null").unwrap();
+        assert!(a.send(&ToFront::Accepting, &vec![file.as_fd(); 254]).await.is_err());
+        a.send(&ToFront::Stopped, &[]).await.unwrap();
+        assert_eq!(b.receive::<ToFront>().await.unwrap().unwrap().message, ToFront::Stopped);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_the_end_of_the_link_after_its_last_words() {
+        let (a, b) = links();
+        a.send(&ToFront::Stopped, &[]).await.unwrap();
+        b.send(&ToFront::Accepting, &[]).await.unwrap();
+        drop(a);
+        let last = b.receive::<ToFront>().await.unwrap().unwrap();
+        assert_eq!(last.message, ToFront::Stopped);
+        assert!(b.receive::<ToFront>().await.unwrap().is_none());
+        assert!(b.send(&ToFront::Accepting, &[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_message_are_an_error_and_the_next_message_is_read() {
+        let (a, b) = links();
+        a.send(&"hello", &[]).await.unwrap();
+        a.send(&ToFront::Stopped, &[]).await.unwrap();
+        assert!(matches!(b.receive::<ToFront>().await, Err(LinkError::Malformed { .. })));
+        assert_eq!(b.receive::<ToFront>().await.unwrap().unwrap().message, ToFront::Stopped);
+    }
+
+    #[tokio::test]
+    async fn a_message_larger_than_a_packet_is_refused() {
+        let (a, _b) = links();
+        let message = ToFront::Refuse { reason: "x".repeat(MAX_MESSAGE) };
+        assert!(matches!(a.send(&message, &[]).await, Err(LinkError::TooLarge { .. })));
+    }
+}
