@@ -1,0 +1,29 @@
+//! `holdfast healthcheck`: whether somebody accepts, as an exit code.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Control, Failed, status};
+
+/// Exit 0 when a worker accepts connections, 1 when none does or no front answers.
+#[derive(Debug, Args)]
+pub(super) struct Healthcheck {
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Healthcheck {
+    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+        let status = status::ask(&self.control).await?;
+        let accepts = |state: &str| matches!(state, "serving" | "stopping" | "emptying");
+        if status.generations.iter().any(|generation| accepts(&generation.state)) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let reason = status.last_failure.map_or_else(
+            || "no worker accepts".to_owned(),
+            |failure| format!("no worker accepts; the last one {}", failure.reason),
+        );
+        Err(Failed::Refused { reason })
+    }
+}

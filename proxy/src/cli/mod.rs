@@ -1,0 +1,195 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 done · 1 it failed, and stderr says why · 3 a takeover was committed and its drain
+//! cut something · 64 the command line is wrong · 78 the configuration cannot be used (sysexits(3)).
+
+mod drain;
+mod healthcheck;
+mod run;
+mod status;
+mod stop;
+mod takeover;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::client::AskFailed;
+use crate::handoff::chain;
+
+/// The exit code of a command line that cannot be understood: EX_USAGE.
+const USAGE: u8 = 64;
+/// The exit code of a configuration that cannot be used: EX_CONFIG.
+const CONFIGURATION: u8 = 78;
+/// The exit code of a takeover whose drain cut something.
+const CUT: u8 = 3;
+
+/// Holds a port while the gateway behind it is replaced, again and again, and no client can tell.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version = crate::VERSION, propagate_version = true)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<run::Run>),
+    Takeover(takeover::Takeover),
+    Drain(drain::Drain),
+    Status(status::Status),
+    Stop(stop::Stop),
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+/// Where the front's control socket is.
+#[derive(Debug, Args)]
+struct Control {
+    /// The front's control socket [default: $HOLDFAST_STATE_DIR/control.sock, or
+    /// ~/.holdfast/control.sock]
+    #[arg(long = "control", value_name = "PATH", env = "HOLDFAST_CONTROL", global = true)]
+    path: Option<PathBuf>,
+}
+
+impl Control {
+    fn path(&self) -> Result<PathBuf, Failed> {
+        if let Some(path) = &self.path {
+            return Ok(path.clone());
+        }
+        let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        named("HOLDFAST_STATE_DIR")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(named("HOME")?).join(".holdfast")))
+            .map(|directory| directory.join("control.sock"))
+            .ok_or(Failed::NoControlPath)
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("neither HOLDFAST_STATE_DIR nor HOME is set; name the control socket with --control")]
+    NoControlPath,
+    #[error("could not ask the front")]
+    Ask {
+        #[source]
+        source: AskFailed,
+    },
+    #[error("{reason}")]
+    Refused { reason: String },
+    #[error("the configuration cannot be used")]
+    Configuration {
+        #[source]
+        source: Box<dyn std::error::Error>,
+    },
+    #[error("{doing}")]
+    Runtime {
+        doing: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{meant}")]
+    Usage { meant: String },
+}
+
+impl From<AskFailed> for Failed {
+    fn from(source: AskFailed) -> Self {
+        match source {
+            // What the front refuses is its own sentence.
+            AskFailed::Refused { reason } => Self::Refused { reason },
+            source => Self::Ask { source },
+        }
+    }
+}
+
+impl Failed {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoControlPath | Self::Configuration { .. } => CONFIGURATION,
+            Self::Usage { .. } => USAGE,
+            Self::Ask { .. } | Self::Refused { .. } | Self::Runtime { .. } => 1,
+        }
+    }
+}
+
+/// Reads the command line, does what it says, and tells how that went.
+#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The printer itself failing means there is nobody to tell.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(cli.command.perform()),
+        Err(source) => Err(Failed::Runtime { doing: "could not start", source }),
+    };
+    outcome.unwrap_or_else(|failed| {
+        eprintln!("holdfast: {}", chain(&failed));
+        ExitCode::from(failed.exit_code())
+    })
+}
+
+impl Command {
+    async fn perform(self) -> Result<ExitCode, Failed> {
+        match self {
+            Self::Run(run) => run.perform().await,
+            Self::Takeover(takeover) => takeover.perform().await,
+            Self::Drain(drain) => drain.perform().await,
+            Self::Status(status) => status.perform().await,
+            Self::Stop(stop) => stop.perform().await,
+            Self::Healthcheck(healthcheck) => healthcheck.perform().await,
+        }
+    }
+}
+
+/// Reads `20ms`, `3s`, `1m 30s`; a unit is always needed.
+fn duration(word: &str) -> Result<Duration, String> {
+    humantime::parse_duration(word).map_err(|error| format!("{error}; write 20ms, 3s or 1m"))
+}
+
+/// `1.2 s`, `340 ms`.
+fn spoken(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_needs_a_unit() {
+        assert_eq!(duration("20ms"), Ok(Duration::from_millis(20)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        assert!(duration("20").is_err_and(|error| error.contains("20ms")));
+    }
+
+    #[test]
+    fn a_time_is_spoken_in_the_unit_that_fits() {
+        assert_eq!(spoken(999), "999 ms");
+        assert_eq!(spoken(1234), "1.2 s");
+        assert_eq!(spoken(61_000), "1m 1s");
+    }
+}

@@ -1,0 +1,177 @@
+//! `holdfast run`: becomes the front.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use handoff::socket::Address;
+use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info};
+
+use super::{Control, Failed, duration};
+use crate::control::server::ControlLock;
+use crate::event::{Rules, TakeoverOrder};
+use crate::front::{Front, Hangup, Settings};
+use crate::listener::Listeners;
+use crate::program::Program;
+
+/// How many callers of the control socket may wait for the front's task.
+const ASKED_QUEUE: usize = 32;
+
+/// Hold the port, and serve it with a worker.
+///
+/// Every flag can be set as an environment variable. Signals: USR1 replaces the worker; HUP too,
+/// except on a terminal, where it stops the front; TERM and INT drain and stop it, a second one at
+/// once.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Where to listen: 127.0.0.1:18789, [::]:80, unix:/run/x.sock. May be repeated; the variable
+    /// separates by commas [default: 127.0.0.1:18789 and [::1]:18789]
+    #[arg(long, value_name = "ADDR", env = "HOLDFAST_LISTEN", value_delimiter = ',')]
+    listen: Vec<Address>,
+    /// Listening sockets per TCP address, as one SO_REUSEPORT group: for workers that accept on
+    /// several threads
+    #[arg(long, value_name = "N", env = "HOLDFAST_SHARDS", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=253))]
+    shards: u32,
+    /// The mode of a unix: socket's file, in octal
+    #[arg(long, value_name = "MODE", env = "HOLDFAST_UNIX_MODE", default_value = "0660")]
+    #[arg(value_parser = mode)]
+    unix_mode: u32,
+    #[command(flatten)]
+    control: Control,
+    /// How long a new worker may take to be ready. One that takes longer is killed, and the takeover rolls
+    /// back
+    #[arg(long, value_name = "TIME", env = "HOLDFAST_READY_TIMEOUT", default_value = "60s")]
+    #[arg(value_parser = duration)]
+    ready_timeout: Duration,
+    /// How long the old worker may take to finish what it has open after a takeover. What is left
+    /// then is cut, and counted
+    #[arg(long, value_name = "TIME", env = "HOLDFAST_DRAIN_TIMEOUT", default_value = "30s")]
+    #[arg(value_parser = duration)]
+    drain_timeout: Duration,
+    /// How long stopping may take. What is left then is killed [default: the drain timeout]
+    #[arg(long, value_name = "TIME", env = "HOLDFAST_STOP_TIMEOUT", value_parser = duration)]
+    stop_timeout: Option<Duration>,
+    /// How long a new worker has to serve well before the takeover is final. Failing within it
+    /// rolls back
+    #[arg(long, value_name = "TIME", env = "HOLDFAST_SOAK", default_value = "1s")]
+    #[arg(value_parser = duration)]
+    soak: Duration,
+    /// Which comes first in a takeover. With stop-first nobody accepts between the two, and clients
+    /// wait in the kernel's queue
+    #[arg(
+        long,
+        value_name = "ORDER",
+        env = "HOLDFAST_TAKEOVER_ORDER",
+        default_value = "start-first"
+    )]
+    takeover_order: TakeoverOrder,
+    /// The most connections a worker may hold open; more wait in the kernel's queue
+    #[arg(long, value_name = "N", env = "HOLDFAST_MAX_CONNECTIONS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    max_connections: Option<u64>,
+    /// How the front writes its log, on stderr
+    #[arg(long, value_name = "FORMAT", env = "HOLDFAST_LOG_FORMAT", default_value = "pretty")]
+    log_format: LogFormat,
+    /// How much the front writes in its log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "HOLDFAST_LOG_LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+    /// Where workers' output goes instead of the front's own stdout and stderr; opened anew at each
+    /// takeover
+    #[arg(long, value_name = "PATH", env = "HOLDFAST_LOG_FILE")]
+    log_file: Option<PathBuf>,
+    /// The worker's program and its arguments [default: the bundled holdfast-worker]
+    #[arg(last = true, value_name = "PROGRAM ARGS")]
+    program: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A file mode in octal.
+fn mode(word: &str) -> Result<u32, String> {
+    u32::from_str_radix(word, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("{word:?} is no mode; write it in octal, as 0660"))
+}
+
+impl Run {
+    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+        self.start_log();
+        // What the caller left open is not for workers.
+        handoff::fd_passing::close_on_exec_from(3)
+            .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
+        let settings = self.settings()?;
+        let lock = ControlLock::take(&self.control.path()?).map_err(configuration)?;
+        let listeners =
+            Listeners::open(&self.listen, self.shards, self.unix_mode).map_err(configuration)?;
+        let control = lock.open().map_err(configuration)?;
+        let (asked, queue) = mpsc::channel(ASKED_QUEUE);
+        let serving = tokio::spawn(control.serve(asked));
+        info!(version = crate::VERSION, pid = std::process::id(), "front");
+        let outcome = Front::new(settings, listeners).run(queue).await;
+        serving.abort();
+        // The control socket's file goes with its task; a panic of it was logged.
+        let _ = serving.await;
+        outcome
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|source| Failed::Runtime { doing: "the front could not run", source })
+    }
+
+    fn settings(&self) -> Result<Settings, Failed> {
+        let program = match self.program.split_first() {
+            Some((path, arguments)) => Program {
+                path: path.into(),
+                arguments: arguments.to_vec(),
+                environment: Vec::new(),
+            },
+            None => Program::bundled().map_err(configuration)?,
+        };
+        Ok(Settings {
+            rules: Rules {
+                order: self.takeover_order,
+                ready_timeout: self.ready_timeout,
+                drain_timeout: self.drain_timeout,
+                stop_timeout: self.stop_timeout.unwrap_or(self.drain_timeout),
+                soak: self.soak,
+            },
+            program,
+            max_connections: self.max_connections,
+            log_file: self.log_file.clone(),
+            // Only a process with a controlling terminal can open it (tty(4)).
+            hangup: if File::open("/dev/tty").is_ok() { Hangup::Stop } else { Hangup::Takeover },
+        })
+    }
+
+    fn start_log(&self) {
+        let log = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_max_level(self.log_level)
+            .with_target(false);
+        match self.log_format {
+            LogFormat::Pretty => {
+                let colour = std::io::stderr().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+                log.with_ansi(colour).init();
+            }
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
+        std::panic::set_hook(Box::new(|panic| error!(%panic, "panicked")));
+    }
+}
+
+fn configuration(source: impl std::error::Error + 'static) -> Failed {
+    Failed::Configuration { source: Box::new(source) }
+}

@@ -1,0 +1,182 @@
+//! `holdfast status`: everything the front knows, as tables or as JSON.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::{Table, presets};
+
+use super::{Control, Failed, spoken};
+use crate::control::client::{AskFailed, Conversation};
+use crate::control::protocol::{
+    Answer, Command, GenerationStatus, LastTakeover, NextTakeover, Outcome, Status as Document,
+};
+
+/// Show the front, its listeners, every generation, and how the last takeover went.
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    control: Control,
+    /// Print one JSON document instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// The status of the front behind a control socket.
+pub(super) async fn ask(control: &Control) -> Result<Document, Failed> {
+    match Conversation::begin(&control.path()?, Command::Status).await?.expect().await? {
+        Answer::Status(status) => Ok(*status),
+        _ => Err(AskFailed::Gone.into()),
+    }
+}
+
+impl Status {
+    #[expect(clippy::print_stdout, reason = "this is the command's output")]
+    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+        let status = ask(&self.control).await?;
+        if self.json {
+            let document = serde_json::to_string(&status).map_err(|source| Failed::Runtime {
+                doing: "could not print",
+                source: source.into(),
+            })?;
+            println!("{document}");
+        } else {
+            println!("{}", tables(&status));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn tables(status: &Document) -> String {
+    let front = &status.front;
+    let mut lines = vec![format!(
+        "front {} · pid {} · up {} · {} KiB resident · {} descriptors{}",
+        front.version,
+        front.pid,
+        spoken(front.uptime_ms),
+        front.resident_bytes / 1024,
+        front.descriptors,
+        if status.stopping { " · stopping" } else { "" }
+    )];
+    let mut listeners = table(["listener", "shard", "inode"]);
+    for listener in &status.listeners {
+        listeners.add_row([
+            listener.address.clone(),
+            listener.shard.to_string(),
+            listener.inode.to_string(),
+        ]);
+    }
+    lines.push(format!("\n{listeners}"));
+    let mut generations = table([
+        "generation",
+        "state",
+        "pid",
+        "age",
+        "http",
+        "websocket",
+        "in flight",
+        "lease",
+        "program",
+    ]);
+    for generation in &status.generations {
+        generations.add_row(row(generation));
+    }
+    lines.push(format!("\n{generations}\n"));
+    for generation in &status.generations {
+        if !generation.failing.is_empty() {
+            let failing = generation.failing.join(", ");
+            lines.push(format!("{} fails at: {failing}", generation.generation));
+        }
+        if let (Some(oldest), "draining" | "emptying") =
+            (&generation.oldest, generation.state.as_str())
+        {
+            let age = spoken(oldest.age_ms);
+            lines.push(format!("{} waits for {} ({age})", generation.generation, oldest.what));
+        }
+    }
+    if let Some(takeover) = &status.takeover {
+        let successor = takeover.successor.map_or_else(String::new, |id| format!(" to {id}"));
+        let pending = if takeover.pending { ", another one waits" } else { "" };
+        lines.push(format!("takeover{successor}: {}{pending}", takeover.step));
+    }
+    if let Some(last) = &status.last_takeover {
+        lines.push(last_takeover(last));
+    }
+    if let Some(failure) = &status.last_failure {
+        let who = failure.generation.map_or_else(String::new, |id| format!("{id} "));
+        lines.push(format!(
+            "last failure: {who}{} ({} ago)",
+            failure.reason,
+            spoken(failure.age_ms)
+        ));
+    }
+    if let Some(respawn) = &status.respawn {
+        lines.push(format!("nobody serves; the next start is in {}", spoken(respawn.in_ms)));
+    }
+    lines.push(match &status.next_takeover {
+        NextTakeover::Now => "next takeover: possible now".to_owned(),
+        NextTakeover::After { generation, within_ms } => {
+            format!("next takeover: when {generation} is drained, within {}", spoken(*within_ms))
+        }
+        NextTakeover::AfterThisOne => "next takeover: when this start is over".to_owned(),
+        NextTakeover::Never => "next takeover: never, the front stops".to_owned(),
+    });
+    lines.push(format!(
+        "takeovers: {} committed, {} rolled back · crashes: {}",
+        status.takeovers.committed, status.takeovers.rolled_back, status.crashes
+    ));
+    lines.join("\n")
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table
+}
+
+fn row(generation: &GenerationStatus) -> [String; 9] {
+    let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    [
+        generation.generation.to_string(),
+        generation.state.clone(),
+        generation.pid.to_string(),
+        spoken(generation.age_ms),
+        count(generation.connections.map(|c| c.http)),
+        count(generation.connections.map(|c| c.websocket)),
+        count(generation.in_flight),
+        if generation.lease { "held" } else { "" }.to_owned(),
+        generation.program.clone(),
+    ]
+}
+
+fn last_takeover(last: &LastTakeover) -> String {
+    let name = |id: Option<handoff::GenerationId>| {
+        id.map_or_else(|| "nobody".to_owned(), |id| id.to_string())
+    };
+    let mut line = format!("last takeover: {} to {}, ", name(last.incumbent), name(last.successor));
+    match (last.outcome, &last.reason) {
+        (Outcome::Committed, _) => line.push_str("committed"),
+        (Outcome::RolledBack, Some(reason)) => line.push_str(&format!("rolled back: it {reason}")),
+        (Outcome::RolledBack, None) => line.push_str("rolled back"),
+    }
+    let phases = [
+        ("ready", last.phases.ready_ms),
+        ("accepting", last.phases.accepting_ms),
+        ("switched", last.phases.switched_ms),
+        ("committed", last.phases.committed_ms),
+        ("drained", last.phases.drained_ms),
+    ];
+    for (phase, ms) in phases {
+        if let Some(ms) = ms {
+            line.push_str(&format!(" · {phase} {}", spoken(ms)));
+        }
+    }
+    if let (Some(finished), Some(closed), Some(cut)) = (last.finished, last.closed, last.cut) {
+        line.push_str(&format!(
+            " · finished {} · closed {} · cut {}",
+            finished.total(),
+            closed.total(),
+            cut.total()
+        ));
+    }
+    line
+}

@@ -1,0 +1,187 @@
+//! `holdfast takeover`: replaces the worker and tells how that goes.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use handoff::message::{Connections, GenerationId, OldestWork};
+
+use super::{CUT, Control, Failed, spoken};
+use crate::control::client::Conversation;
+use crate::control::protocol::{Answer, Command, Outcome, TakeoverRequest};
+use crate::program::parse_environment;
+
+/// Replace the worker without losing a connection that waits or a request that runs.
+///
+/// Waits until the new worker is trusted and the old one has finished. A new worker that is not
+/// ready in time, or fails while it is watched, is killed and the old one serves on: that is exit
+/// code 1, with the reason. What the old one has not finished by the drain timeout is cut: that is
+/// exit code 3, with how much.
+#[derive(Debug, Args)]
+#[command(visible_aliases = ["restart", "reload"])]
+pub(super) struct Takeover {
+    #[command(flatten)]
+    control: Control,
+    /// Run this program from now on, with the arguments of the present one
+    #[arg(long = "program", value_name = "PATH", conflicts_with = "command")]
+    program: Option<PathBuf>,
+    /// Add the variables of this file to the workers' environment from now on, NAME=value a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Wait until the takeover is over; this is the default
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Return as soon as the front has heard
+    #[arg(long)]
+    no_wait: bool,
+    /// Print each phase as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Run this program with these arguments from now on
+    #[arg(last = true, value_name = "PROGRAM ARGS")]
+    command: Vec<String>,
+}
+
+impl Takeover {
+    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+        let request = self.request()?;
+        let mut front =
+            Conversation::begin(&self.control.path()?, Command::Takeover(request)).await?;
+        let mut teller = Teller { json: self.json, live: std::io::stdout().is_terminal() };
+        loop {
+            let Some(answer) = front.next().await? else {
+                return if self.no_wait {
+                    Ok(ExitCode::SUCCESS)
+                } else {
+                    let reason = "the front went away before the takeover was over".to_owned();
+                    Err(Failed::Refused { reason })
+                };
+            };
+            teller.tell(&answer);
+            match answer {
+                Answer::Done { outcome: Outcome::RolledBack, reason, .. } => {
+                    let reason = reason.unwrap_or_default();
+                    return Err(Failed::Refused { reason: format!("rolled back: {reason}") });
+                }
+                Answer::Done { cut: 0, .. } => return Ok(ExitCode::SUCCESS),
+                Answer::Done { .. } => return Ok(ExitCode::from(CUT)),
+                _ => {}
+            }
+        }
+    }
+
+    fn request(&self) -> Result<TakeoverRequest, Failed> {
+        let (program, arguments) = match (self.command.split_first(), &self.program) {
+            (Some((program, arguments)), _) => {
+                (Some(absolute(Path::new(program))?), Some(arguments.to_vec()))
+            }
+            (None, Some(program)) => (Some(absolute(program)?), None),
+            (None, None) => (None, None),
+        };
+        let environment = self.env_file.as_deref().map(read_environment).transpose()?;
+        Ok(TakeoverRequest { wait: !self.no_wait, program, arguments, environment })
+    }
+}
+
+/// The path as the front can find it, whose working directory is another; a bare name is looked up
+/// in the front's PATH at each start.
+fn absolute(path: &Path) -> Result<String, Failed> {
+    let meant = |meant: String| Failed::Usage { meant };
+    let found = if path.components().count() == 1 && path.is_relative() {
+        path.to_owned()
+    } else {
+        std::path::absolute(path)
+            .map_err(|error| meant(format!("could not use {}: {error}", path.display())))?
+    };
+    found
+        .into_os_string()
+        .into_string()
+        .map_err(|_| meant(format!("{} is not UTF-8", path.display())))
+}
+
+fn read_environment(path: &Path) -> Result<Vec<(String, String)>, Failed> {
+    let meant = |reason: String| Failed::Usage {
+        meant: format!("could not use {}: {reason}", path.display()),
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| meant(error.to_string()))?;
+    parse_environment(&text).map_err(|error| meant(error.to_string()))
+}
+
+/// Tells the takeover's story on stdout.
+struct Teller {
+    json: bool,
+    /// Whether a line may be written over by the next.
+    live: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+impl Teller {
+    fn tell(&mut self, answer: &Answer) {
+        if self.json {
+            if let Ok(line) = serde_json::to_string(answer) {
+                println!("{line}");
+            }
+            return;
+        }
+        if let Answer::Draining { generation, connections, in_flight, oldest } = answer {
+            if self.live {
+                let line = draining(*generation, *connections, *in_flight, oldest.as_ref());
+                print!("\r\x1b[K{line}");
+                // A terminal that cannot be written to is the caller's to notice.
+                let _ = std::io::stdout().flush();
+            }
+            return;
+        }
+        let Some(line) = spoken_answer(answer) else { return };
+        if self.live {
+            print!("\r\x1b[K");
+        }
+        println!("{line}");
+    }
+}
+
+fn spoken_answer(answer: &Answer) -> Option<String> {
+    Some(match answer {
+        Answer::Waiting { r#for, within_ms } => {
+            format!("waiting for {for} to drain, at most {}", spoken(*within_ms), r#for = r#for)
+        }
+        Answer::Emptying { generation } => format!("{generation} finishes its work first"),
+        Answer::Started { successor } => format!("{successor} started"),
+        Answer::Ready { successor, elapsed_ms } => {
+            format!("{successor} ready after {}", spoken(*elapsed_ms))
+        }
+        Answer::Accepting { successor, elapsed_ms } => {
+            format!("{successor} accepting after {}", spoken(*elapsed_ms))
+        }
+        Answer::Switched { successor, elapsed_ms } => {
+            format!("switched to {successor} after {}", spoken(*elapsed_ms))
+        }
+        Answer::Committed { successor, elapsed_ms, .. } => {
+            format!("{successor} committed after {}", spoken(*elapsed_ms))
+        }
+        Answer::Drained { generation, finished, closed, cut, .. } => format!(
+            "{generation} drained: finished {} · closed {} · cut {}",
+            finished.total(),
+            closed.total(),
+            cut.total()
+        ),
+        _ => return None,
+    })
+}
+
+fn draining(
+    generation: GenerationId,
+    connections: Connections,
+    in_flight: u64,
+    oldest: Option<&OldestWork>,
+) -> String {
+    let mut line = format!(
+        "{generation} draining: {} HTTP and {} WebSocket connections, {in_flight} in flight",
+        connections.http, connections.websocket
+    );
+    if let Some(oldest) = oldest {
+        line.push_str(&format!("; waits for {} ({})", oldest.what, spoken(oldest.age_ms)));
+    }
+    line
+}

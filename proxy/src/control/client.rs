@@ -1,0 +1,79 @@
+//! The operator's side of the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::control::protocol::{Answer, Command, Request, VERSION};
+
+/// Why the front could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskFailed {
+    #[error(
+        "no front answers on {}; start one with `holdfast run`, or name its socket with --control",
+        path.display()
+    )]
+    NoFront { path: PathBuf, source: io::Error },
+    #[error("could not speak with the front")]
+    Broken { source: io::Error },
+    #[error(
+        "the front answered with words of another version; is it older or newer than this command?"
+    )]
+    Unreadable { source: serde_json::Error },
+    #[error("{reason}")]
+    Refused { reason: String },
+    #[error("the front went away before it answered")]
+    Gone,
+}
+
+/// A request and the answers to it.
+pub(crate) struct Conversation {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    /// Kept open: a front takes a caller that closes its side for one that has left.
+    _request: OwnedWriteHalf,
+}
+
+impl Conversation {
+    /// Asks the front that owns the control socket at `path`.
+    pub(crate) async fn begin(path: &Path, command: Command) -> Result<Self, AskFailed> {
+        let stream = UnixStream::connect(path)
+            .await
+            .map_err(|source| AskFailed::NoFront { path: path.to_owned(), source })?;
+        let (read, mut write) = stream.into_split();
+        let request = Request { version: VERSION, command };
+        let mut line = serde_json::to_vec(&request)
+            .map_err(|source| AskFailed::Broken { source: source.into() })?;
+        line.push(b'\n');
+        // A front that refuses may have closed before it read everything: its answer says why.
+        let sent = write.write_all(&line).await;
+        if let Err(source) = sent
+            && source.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(AskFailed::Broken { source });
+        }
+        Ok(Self { lines: BufReader::new(read).lines(), _request: write })
+    }
+
+    /// The next line of the answer; `None` at its end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Answer>, AskFailed> {
+        let line = match self.lines.next_line().await {
+            Ok(line) => line,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            Err(source) => return Err(AskFailed::Broken { source }),
+        };
+        let Some(line) = line else { return Ok(None) };
+        match serde_json::from_str(&line) {
+            Ok(Answer::Refused { reason }) => Err(AskFailed::Refused { reason }),
+            Ok(answer) => Ok(Some(answer)),
+            Err(source) => Err(AskFailed::Unreadable { source }),
+        }
+    }
+
+    /// The next line of an answer that has one.
+    pub(crate) async fn expect(&mut self) -> Result<Answer, AskFailed> {
+        self.next().await?.ok_or(AskFailed::Gone)
+    }
+}

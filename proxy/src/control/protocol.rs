@@ -1,0 +1,268 @@
+//! The words on the control socket.
+//!
+//! Requests and answers are JSON, one a line. A reader ignores fields it does not know; a later
+//! version adds fields and events, and raises [`VERSION`] only when an old one would be
+//! misunderstood.
+
+use handoff::message::{Connections, GenerationId, OldestWork};
+use serde::{Deserialize, Serialize};
+
+/// The version of these words.
+pub(crate) const VERSION: u32 = 1;
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) version: u32,
+    pub(crate) command: Command,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Command {
+    /// Everything the front knows; answered by [`Answer::Status`].
+    Status,
+    /// Replace the worker; answered by a stream that ends with [`Answer::Done`], or after
+    /// [`Answer::Requested`] when not `wait`.
+    Takeover(TakeoverRequest),
+    /// Cut a drain short; answered by [`Answer::Accepted`].
+    Drain { generation: GenerationId },
+    /// Stop the front; answered by [`Answer::Accepted`], then the end of the stream.
+    Stop { now: bool },
+}
+
+/// Which takeover is asked for.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TakeoverRequest {
+    /// Whether to answer until the takeover is over.
+    #[serde(default)]
+    pub(crate) wait: bool,
+    /// Another program, from this takeover on.
+    #[serde(default)]
+    pub(crate) program: Option<String>,
+    /// Other arguments, from this takeover on.
+    #[serde(default)]
+    pub(crate) arguments: Option<Vec<String>>,
+    /// What the environment has beyond the front's, from this takeover on.
+    #[serde(default)]
+    pub(crate) environment: Option<Vec<(String, String)>>,
+}
+
+/// Arguments and environment may hold secrets.
+impl std::fmt::Debug for TakeoverRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TakeoverRequest").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// The takeover is on its way, or the next one will be.
+    Requested { takeover: u64 },
+    /// It begins when this generation is drained, at the latest after so long.
+    Waiting { r#for: GenerationId, within_ms: u64 },
+    /// The incumbent finishes its work first (`stop-first`).
+    Emptying { generation: GenerationId },
+    /// The successor was started.
+    Started { successor: GenerationId },
+    /// It is ready.
+    Ready { successor: GenerationId, elapsed_ms: u64 },
+    /// It accepts.
+    Accepting { successor: GenerationId, elapsed_ms: u64 },
+    /// Only it accepts.
+    Switched { successor: GenerationId, elapsed_ms: u64 },
+    /// It is trusted; nothing is rolled back from here. The incumbent, if it lives, drains.
+    Committed { successor: GenerationId, incumbent: Option<GenerationId>, elapsed_ms: u64 },
+    /// What the incumbent still works on.
+    Draining {
+        generation: GenerationId,
+        connections: Connections,
+        in_flight: u64,
+        oldest: Option<OldestWork>,
+    },
+    /// The incumbent is gone.
+    Drained {
+        generation: GenerationId,
+        finished: Connections,
+        closed: Connections,
+        cut: Connections,
+        elapsed_ms: u64,
+    },
+    /// The successor is gone, and why; who served before serves.
+    RolledBack { successor: Option<GenerationId>, reason: String },
+    /// The takeover is over. `cut` counts connections the drain's deadline cut.
+    Done { outcome: Outcome, cut: u64, reason: Option<String> },
+    /// What was asked is done or under way.
+    Accepted,
+    /// The answer to [`Command::Status`].
+    Status(Box<Status>),
+    /// What was asked is not done, and why.
+    Refused { reason: String },
+}
+
+/// How a takeover ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    Committed,
+    RolledBack,
+}
+
+/// Everything the front knows about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The version of this document.
+    pub(crate) schema: u32,
+    pub(crate) front: FrontStatus,
+    pub(crate) listeners: Vec<ListenerStatus>,
+    pub(crate) generations: Vec<GenerationStatus>,
+    pub(crate) takeover: Option<TakeoverStatus>,
+    pub(crate) last_takeover: Option<LastTakeover>,
+    pub(crate) last_failure: Option<LastFailure>,
+    pub(crate) next_takeover: NextTakeover,
+    pub(crate) respawn: Option<Respawn>,
+    pub(crate) stopping: bool,
+    pub(crate) takeovers: TakeoverCounts,
+    pub(crate) crashes: u64,
+}
+
+/// The front's own process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FrontStatus {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    pub(crate) uptime_ms: u64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) descriptors: u64,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenerStatus {
+    pub(crate) address: String,
+    pub(crate) shard: u32,
+    pub(crate) inode: u64,
+}
+
+/// One generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GenerationStatus {
+    pub(crate) generation: GenerationId,
+    pub(crate) state: String,
+    pub(crate) pid: u32,
+    pub(crate) age_ms: u64,
+    pub(crate) program: String,
+    pub(crate) lease: bool,
+    /// What it says it fails at.
+    pub(crate) failing: Vec<String>,
+    /// `None` when it did not answer in time.
+    pub(crate) connections: Option<Connections>,
+    pub(crate) in_flight: Option<u64>,
+    pub(crate) oldest: Option<OldestWork>,
+}
+
+/// The takeover that is running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TakeoverStatus {
+    pub(crate) step: String,
+    pub(crate) incumbent: Option<GenerationId>,
+    pub(crate) successor: Option<GenerationId>,
+    /// Whether another one waits for it.
+    pub(crate) pending: bool,
+}
+
+/// The takeover that ended last, or was committed and still drains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastTakeover {
+    pub(crate) successor: Option<GenerationId>,
+    pub(crate) incumbent: Option<GenerationId>,
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: Option<String>,
+    pub(crate) phases: Phases,
+    pub(crate) finished: Option<Connections>,
+    pub(crate) closed: Option<Connections>,
+    pub(crate) cut: Option<Connections>,
+}
+
+/// When each phase was reached, in ms since the takeover began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Phases {
+    pub(crate) started_ms: Option<u64>,
+    pub(crate) ready_ms: Option<u64>,
+    pub(crate) accepting_ms: Option<u64>,
+    pub(crate) switched_ms: Option<u64>,
+    pub(crate) committed_ms: Option<u64>,
+    pub(crate) drained_ms: Option<u64>,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastFailure {
+    pub(crate) generation: Option<GenerationId>,
+    pub(crate) reason: String,
+    pub(crate) age_ms: u64,
+}
+
+/// When the next takeover can begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "possible", rename_all = "kebab-case")]
+pub(crate) enum NextTakeover {
+    /// At once.
+    Now,
+    /// When this generation is drained, at the latest after so long.
+    After { generation: GenerationId, within_ms: u64 },
+    /// When the running one is over.
+    AfterThisOne,
+    /// Never: the front stops.
+    Never,
+}
+
+/// The pause before the next start of a worker that keeps failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Respawn {
+    pub(crate) in_ms: u64,
+}
+
+/// How takeovers ended since the front started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TakeoverCounts {
+    pub(crate) committed: u64,
+    pub(crate) rolled_back: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_this_version_is_read_by_the_next_and_the_other_way_round() {
+        let line = r#"{"version":1,"command":{"type":"takeover","wait":true,"colour":"green"}}"#;
+        let request: Request = serde_json::from_str(line).unwrap();
+        let wanted = TakeoverRequest { wait: true, ..TakeoverRequest::default() };
+        assert_eq!(request.command, Command::Takeover(wanted));
+        let line = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+    }
+
+    #[test]
+    fn the_environment_of_a_request_is_never_printed() {
+        let request = TakeoverRequest {
+            environment: Some(vec![("A".into(), "secret".into())]),
+            arguments: Some(vec!["secret".into()]),
+            ..TakeoverRequest::default()
+        };
+        assert!(!format!("{request:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_line_of_an_answer_says_which_event_it_is() {
+        let line = serde_json::to_string(&Answer::Requested { takeover: 3 }).unwrap();
+        assert_eq!(line, r#"{"event":"requested","takeover":3}"#);
+        let next = NextTakeover::After { generation: GenerationId::new(1), within_ms: 5 };
+        let line = serde_json::to_string(&next).unwrap();
+        assert_eq!(line, r#"{"possible":"after","generation":"g1","within_ms":5}"#);
+    }
+}

@@ -1,0 +1,275 @@
+//! The words between the policy (`generation.rs`) and the one task that acts (`front.rs`):
+//! what can happen, and what is to be done about it.
+//!
+//! **Invariants**
+//! - Nothing here holds a socket, a process or a clock; durations are only data.
+//! - Every wait on another process is a [`Deadline`], and its passing is an [`Event`].
+
+use std::fmt;
+use std::time::Duration;
+
+use handoff::message::{Drain, GenerationId};
+
+/// One of the programs the front was told to run; `front.rs` knows its path and arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProgramId(pub(crate) u32);
+
+/// The number of a takeover: how many had begun when it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TakeoverNumber(pub(crate) u64);
+
+/// Which comes first in a takeover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub(crate) enum TakeoverOrder {
+    /// The successor serves before the incumbent stops accepting.
+    #[default]
+    StartFirst,
+    /// The incumbent is gone before the successor starts: for programs that allow one instance.
+    StopFirst,
+}
+
+/// What the operator decided: the order and the deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Rules {
+    pub(crate) order: TakeoverOrder,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) soak: Duration,
+}
+
+/// How long a worker may take to begin or stop accepting once told: it is one `epoll_ctl(2)` away.
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after its own deadline a draining worker may still be there.
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker that said goodbye, or was killed, may take to be gone.
+pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker that closed its link may take to exit, which is what usually closes it.
+pub(crate) const LINK_GRACE: Duration = Duration::from_secs(1);
+/// A worker that lives shorter than this counts as having crashed *again*.
+pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// The pause before the second restart in a row; it doubles from there.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between restarts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long to wait before starting a worker after this many short lives in a row.
+pub(crate) fn respawn_pause(short_lives: u32) -> Duration {
+    match short_lives {
+        0 | 1 => Duration::ZERO,
+        n => FIRST_PAUSE.saturating_mul(1 << (n - 2).min(16)).min(LONGEST_PAUSE),
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A worker says it could serve.
+    Ready(GenerationId),
+    /// A worker says it accepts.
+    Accepting(GenerationId),
+    /// A worker says it accepts no more.
+    Stopped(GenerationId),
+    /// A worker says everything of its has ended.
+    Drained(GenerationId),
+    /// A worker says it could not serve.
+    Failing(GenerationId, Vec<String>),
+    /// A worker cannot be worked with.
+    Unfit(GenerationId, Failure),
+    /// A worker closed its link.
+    LinkEnded(GenerationId),
+    /// A worker's process is gone and reaped.
+    Exited { generation: GenerationId, exit: Exit, lived: Duration },
+    /// A deadline that was set has passed.
+    Passed(Deadline),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start this program as this generation.
+    Spawn { generation: GenerationId, program: ProgramId },
+    /// Tell a worker something.
+    Tell(GenerationId, Order),
+    /// End a worker's process group at once.
+    Kill(GenerationId),
+    /// Set the listeners' backlog again, which the new worker's own `listen` may have changed.
+    RestoreBacklog,
+    /// Close every listening socket: nobody accepts any more.
+    CloseListeners,
+    /// Feed [`Event::Passed`] after this long, replacing an earlier one of the same name.
+    SetDeadline(Deadline, Duration),
+    /// Forget a deadline.
+    ClearDeadline(Deadline),
+    /// Let the operator know.
+    Note(Note),
+    /// Everything has ended: end what was adopted, then exit.
+    Leave,
+}
+
+/// What a worker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Admit,
+    StopAccepting,
+    Drain(Drain),
+    Lease { epoch: u64 },
+}
+
+/// A wait on somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Deadline {
+    /// The worker is to be ready.
+    Ready(GenerationId),
+    /// The worker is to accept.
+    Accepting(GenerationId),
+    /// The worker is to accept no more.
+    Stopped(GenerationId),
+    /// The worker is to be drained.
+    Drained(GenerationId),
+    /// The worker's process is to be gone.
+    Exited(GenerationId),
+    /// The successor has served long enough to be trusted.
+    Soaked,
+    /// The pause before the next start is over.
+    Respawn,
+    /// Everything is to have ended.
+    Stop,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => match nix::sys::signal::Signal::try_from(number) {
+                Ok(signal) => write!(f, "was ended by {signal}"),
+                Err(_) => write!(f, "was ended by signal {number}"),
+            },
+        }
+    }
+}
+
+/// Why a generation did not come to serve, or was not trusted to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("could not be started: {reason}")]
+    NotStarted { reason: String },
+    #[error("{exit} {during}")]
+    Exited { exit: Exit, during: During },
+    #[error("was not ready within {limit:?}{}", because(failing))]
+    NotReady { limit: Duration, failing: Vec<String> },
+    #[error("refused: {reason}")]
+    Refused { reason: String },
+    #[error("broke the protocol: {reason}")]
+    BrokeProtocol { reason: String },
+    #[error(
+        "may open {free} more descriptors, and {needed} are needed to take everything over; raise its limit (ulimit -n)"
+    )]
+    TooFewDescriptors { free: u64, needed: u64 },
+    #[error("did not begin to accept within {STEP_TIMEOUT:?}")]
+    NotAccepting,
+    #[error("closed its link {during}")]
+    LinkEnded { during: During },
+    #[error("reported that it cannot serve: {}", failing.join(", "))]
+    Failing { failing: Vec<String> },
+}
+
+fn because(failing: &[String]) -> String {
+    if failing.is_empty() { String::new() } else { format!(" (failing: {})", failing.join(", ")) }
+}
+
+/// In which part of its life a generation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum During {
+    Start,
+    Admission,
+    Soak,
+    Service,
+}
+
+impl fmt::Display for During {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "before it was ready",
+            Self::Admission => "after it was ready, before it accepted",
+            Self::Soak => "while it was watched, before the takeover was committed",
+            Self::Service => "while it served",
+        })
+    }
+}
+
+/// A takeover that is not begun, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TakeoverDenied {
+    #[error("the front is stopping")]
+    Stopping,
+    #[error("another takeover is waiting already, with another program; ask again when it is done")]
+    AnotherProgramPending,
+}
+
+/// A drain that cannot be cut short, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DrainDenied {
+    #[error("there is no {generation}")]
+    Unknown { generation: GenerationId },
+    #[error("{generation} is not draining; it is {state}")]
+    NotDraining { generation: GenerationId, state: &'static str },
+}
+
+/// What the operator may want to know: the story of a takeover, and of what went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// A takeover was asked for and waits for this generation's drain.
+    Waits { takeover: TakeoverNumber, draining: GenerationId },
+    /// A takeover has begun.
+    Began { takeover: TakeoverNumber, incumbent: Option<GenerationId> },
+    /// The incumbent finishes its work before the successor is started (`stop-first`).
+    Emptying(GenerationId),
+    /// A generation was started.
+    Started(GenerationId),
+    /// It is ready.
+    Ready(GenerationId),
+    /// It accepts.
+    Accepting(GenerationId),
+    /// Only the successor accepts.
+    Switched { successor: GenerationId },
+    /// The incumbent did not confirm that it stopped accepting.
+    Unconfirmed(GenerationId),
+    /// The successor is trusted; the writer lease is its.
+    Committed { takeover: TakeoverNumber, successor: GenerationId },
+    /// The successor is gone; the incumbent, or its program, serves.
+    RolledBack { takeover: TakeoverNumber, successor: Option<GenerationId>, failure: Failure },
+    /// A generation serves that no takeover was needed for.
+    Serving(GenerationId),
+    /// A generation that was to serve at once does not.
+    NotServing { generation: GenerationId, failure: Failure },
+    /// A serving generation is gone.
+    Crashed { generation: GenerationId, exit: Exit },
+    /// A worker will be started after this long.
+    Pausing(Duration),
+    /// A draining generation overran its deadline and was killed.
+    Overran(GenerationId),
+    /// A generation that had been told to go is gone.
+    Gone { generation: GenerationId, exit: Exit },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_before_a_restart_is_nothing_then_doubles_to_a_minute() {
+        let seconds: Vec<_> = (0..=10).map(|n| respawn_pause(n).as_secs()).collect();
+        assert_eq!(seconds, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(respawn_pause(u32::MAX), LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,587 @@
+//! The front: the one task that owns every socket, every worker and every decision.
+//!
+//! ```text
+//! signals ─┐                    ┌─► spawn.rs     a process
+//! control ─┤   Event            ├─► handoff.rs   an order on a link
+//! words   ─┼────────► generation.rs ─► Action ──► deadlines, kills
+//! deadlines┘           (policy) └─► story.rs     the log, status, followers
+//! ```
+//!
+//! **Invariants**
+//! - It never calls `accept`, and never reads a byte a client sent.
+//! - Only this task changes anything; everybody else sends it a message.
+//! - It waits for nobody: an order goes to a queue, an answer is an event, silence is a deadline.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::handoff::message::{
+    Drained, GenerationId, Hello, PROTOCOL, Report, SocketEntry, ToFront, ToWorker, millis,
+};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::control::protocol::TakeoverRequest;
+use crate::control::server::{Asked, StatusInParts, Watch};
+use crate::event::{
+    Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules, TakeoverDenied,
+};
+use crate::generation::{Generations, State};
+use crate::handoff::{Conversation, Word, chain};
+use crate::listener::Listeners;
+use crate::program::{Program, ProgramChange, Programs};
+use crate::reap;
+use crate::spawn::{self, Spawned};
+use crate::story::{Farewell, Story};
+
+/// How many words of workers may wait for the front.
+const WORD_QUEUE: usize = 64;
+/// How long a dead worker's link is still listened to, for what it said last.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long adopted processes may take to end once asked to.
+const DESCENDANTS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Descriptors a successor needs beside one for each of the incumbent's connections.
+const SPARE_DESCRIPTORS: u64 = 300;
+
+/// What the operator decided about this front.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) rules: Rules,
+    pub(crate) program: Program,
+    pub(crate) max_connections: Option<u64>,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) hangup: Hangup,
+}
+
+/// What SIGHUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    /// Someone asks for a takeover, as they would of any daemon.
+    Takeover,
+    /// The terminal's window was closed.
+    Stop,
+}
+
+/// One worker's process, as the front knows it.
+#[derive(Debug)]
+struct Worker {
+    pid: Pid,
+    started_at: Instant,
+    /// `None` once its link has ended.
+    conversation: Option<Conversation>,
+    /// Set once it is reaped, while its last words are awaited.
+    exit: Option<Exit>,
+    /// What it last said of itself.
+    report: Report,
+    /// Who waits for it to say so again.
+    asked: Vec<oneshot::Sender<Report>>,
+    drained: Option<Drained>,
+    greeting: Vec<String>,
+}
+
+/// A moment the front waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The policy asked for it.
+    Policy(Deadline),
+    /// A dead worker has had time enough for its last words.
+    LastWords(GenerationId),
+}
+
+/// The front.
+pub(crate) struct Front {
+    settings: Settings,
+    pub(crate) generations: Generations,
+    programs: Programs,
+    workers: BTreeMap<GenerationId, Worker>,
+    /// `None` once nobody accepts any more.
+    pub(crate) listeners: Option<Arc<Listeners>>,
+    timers: BTreeMap<Timer, Instant>,
+    pub(crate) story: Story,
+    pub(crate) started_at: Instant,
+    words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
+    greeted: bool,
+    leaving: bool,
+}
+
+/// The signals the front heeds.
+struct Signals {
+    child: SignalStream,
+    takeover: SignalStream,
+    hangup: SignalStream,
+    terminate: SignalStream,
+    interrupt: SignalStream,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            takeover: signal(SignalKind::user_defined1())?,
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Front {
+    pub(crate) fn new(settings: Settings, listeners: Listeners) -> Self {
+        let (programs, first) = Programs::new(settings.program.clone());
+        Self {
+            generations: Generations::new(settings.rules, first),
+            settings,
+            programs,
+            workers: BTreeMap::new(),
+            listeners: Some(Arc::new(listeners)),
+            timers: BTreeMap::new(),
+            story: Story::new(),
+            started_at: Instant::now(),
+            words: mpsc::channel(WORD_QUEUE),
+            greeted: false,
+            leaving: false,
+        }
+    }
+
+    /// Serves until the front has been stopped and everything below it has ended.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub(crate) async fn run(mut self, mut control: mpsc::Receiver<Asked>) -> io::Result<()> {
+        let mut signals = Signals::listen()?;
+        reap::become_subreaper()?;
+        let first = self.generations.start();
+        self.perform(first);
+        while !self.leaving {
+            let next = self.timers.values().min().copied();
+            tokio::select! {
+                _ = signals.child.recv() => self.on_children(),
+                _ = signals.takeover.recv() => self.on_takeover_signal("SIGUSR1"),
+                _ = signals.hangup.recv() => match self.settings.hangup {
+                    Hangup::Takeover => self.on_takeover_signal("SIGHUP"),
+                    Hangup::Stop => self.stop(),
+                },
+                _ = signals.terminate.recv() => self.stop(),
+                _ = signals.interrupt.recv() => self.stop(),
+                Some(word) = self.words.1.recv() => self.on_word(word),
+                Some(asked) = control.recv() => self.on_asked(asked),
+                () = until(next), if next.is_some() => self.on_time(),
+            }
+        }
+        self.end_descendants(&mut signals.child).await;
+        info!("stopped");
+        Ok(())
+    }
+
+    /// Feeds one event to the policy and does what comes of it.
+    fn feed(&mut self, event: Event) {
+        let actions = self.generations.on(event);
+        self.perform(actions);
+    }
+
+    /// Performs actions in order. One that fails at once is an event of its own, fed after them.
+    fn perform(&mut self, actions: Vec<Action>) {
+        let mut queue = VecDeque::from(actions);
+        while let Some(action) = queue.pop_front() {
+            match action {
+                Action::Spawn { generation, program } => {
+                    if let Err(failure) = self.spawn(generation, program) {
+                        queue.extend(self.generations.on(Event::Unfit(generation, failure)));
+                    }
+                }
+                Action::Tell(id, order) => self.order(id, to_worker(order)),
+                Action::Kill(id) => {
+                    if let Some(worker) = self.workers.get(&id)
+                        && worker.exit.is_none()
+                    {
+                        spawn::kill_group(worker.pid);
+                    }
+                }
+                Action::RestoreBacklog => self.restore_backlog(),
+                Action::CloseListeners => {
+                    if self.listeners.take().is_some() {
+                        info!("no longer listening");
+                    }
+                }
+                Action::SetDeadline(deadline, after) => {
+                    self.timers.insert(Timer::Policy(deadline), Instant::now() + after);
+                }
+                Action::ClearDeadline(deadline) => {
+                    self.timers.remove(&Timer::Policy(deadline));
+                }
+                Action::Note(note) => self.on_note(&note),
+                Action::Leave => self.leaving = true,
+            }
+        }
+    }
+
+    fn spawn(&mut self, id: GenerationId, program: ProgramId) -> Result<(), Failure> {
+        let not_started = |reason: String| Failure::NotStarted { reason };
+        let listeners = self
+            .listeners
+            .clone()
+            .ok_or_else(|| not_started("the front no longer listens".into()))?;
+        let program = self.programs.get(program);
+        let Spawned { pid, link } = spawn::spawn(program, self.settings.log_file.as_deref())
+            .map_err(|error| not_started(chain(&error)))?;
+        let hello = self.hello(id, &listeners);
+        let conversation = Conversation::begin(link, hello, listeners, self.words.0.clone())
+            .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))
+            .ok();
+        debug!(generation = %id, pid = pid.as_raw(), program = %program, "spawned");
+        let worker = Worker {
+            pid,
+            started_at: Instant::now(),
+            conversation,
+            exit: None,
+            report: Report::default(),
+            asked: Vec::new(),
+            drained: None,
+            greeting: Vec::new(),
+        };
+        self.workers.insert(id, worker);
+        Ok(())
+    }
+
+    fn hello(&self, generation: GenerationId, listeners: &Listeners) -> Hello {
+        let entry = |socket: &::handoff::socket::ListeningSocket| SocketEntry {
+            address: socket.address.to_string(),
+            shard: socket.shard,
+        };
+        Hello {
+            protocol: PROTOCOL,
+            generation,
+            sockets: listeners.sockets.iter().map(entry).collect(),
+            ready_timeout_ms: millis(self.settings.rules.ready_timeout),
+            drain_timeout_ms: millis(self.settings.rules.drain_timeout),
+            max_connections: self.settings.max_connections,
+        }
+    }
+
+    fn order(&self, id: GenerationId, order: ToWorker) {
+        if let Some(conversation) = self.workers.get(&id).and_then(|w| w.conversation.as_ref()) {
+            conversation.tell(order);
+        }
+    }
+
+    fn restore_backlog(&self) {
+        for socket in self.listeners.iter().flat_map(|listeners| &listeners.sockets) {
+            if let Err(error) = socket.restore_backlog() {
+                warn!(address = %socket.address, %error, "could not set the backlog");
+            }
+        }
+    }
+
+    fn on_word(&mut self, word: Word) {
+        match word {
+            Word::Said(id, said) => self.on_said(id, said),
+            Word::Ended(id) => {
+                self.end_conversation(id);
+                if !self.bury(id) {
+                    self.feed(Event::LinkEnded(id));
+                }
+            }
+            Word::Broke(id, reason) => {
+                self.end_conversation(id);
+                if !self.bury(id) {
+                    self.feed(Event::Unfit(id, Failure::BrokeProtocol { reason }));
+                }
+            }
+        }
+    }
+
+    fn on_said(&mut self, id: GenerationId, said: ToFront) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let event = match said {
+            ToFront::Ready(ready) => {
+                worker.greeting = ready.greeting;
+                match self.too_few_descriptors(id, ready.free_descriptors) {
+                    Some(failure) => Event::Unfit(id, failure),
+                    None => Event::Ready(id),
+                }
+            }
+            ToFront::Failing { conditions } => Event::Failing(id, shortened(conditions)),
+            ToFront::Refuse { reason } => {
+                Event::Unfit(id, Failure::Refused { reason: reason.chars().take(500).collect() })
+            }
+            ToFront::Accepting => Event::Accepting(id),
+            ToFront::Stopped => Event::Stopped(id),
+            ToFront::Drained(drained) => {
+                worker.drained = Some(drained);
+                Event::Drained(id)
+            }
+            ToFront::Report(report) => {
+                worker.report = report.clone();
+                for asked in worker.asked.drain(..) {
+                    // Whoever asked may have left.
+                    let _ = asked.send(report.clone());
+                }
+                return;
+            }
+        };
+        self.feed(event);
+    }
+
+    /// Whether a successor with so many free descriptors could take over what the incumbent holds.
+    fn too_few_descriptors(&self, id: GenerationId, free: u64) -> Option<Failure> {
+        let incumbent = self.generations.serving().filter(|incumbent| *incumbent != id)?;
+        let held = self.workers.get(&incumbent)?.report.connections.total();
+        let needed = held + SPARE_DESCRIPTORS;
+        (free < needed).then_some(Failure::TooFewDescriptors { free, needed })
+    }
+
+    /// Reaps every child that has ended; those that are no workers had been adopted.
+    fn on_children(&mut self) {
+        for (pid, exit) in reap::reap() {
+            let worker = self.workers.iter_mut().find(|(_, w)| w.pid == pid && w.exit.is_none());
+            let Some((id, worker)) = worker else {
+                debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
+                continue;
+            };
+            let id = *id;
+            worker.exit = Some(exit);
+            if !self.bury(id) {
+                self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
+            }
+        }
+    }
+
+    /// Tells the policy of a worker's end, once the process is reaped and its last words are heard.
+    fn bury(&mut self, id: GenerationId) -> bool {
+        let Some(worker) = self.workers.get(&id) else { return false };
+        let (Some(exit), None) = (worker.exit, &worker.conversation) else { return false };
+        let lived = worker.started_at.elapsed();
+        self.timers.remove(&Timer::LastWords(id));
+        self.feed(Event::Exited { generation: id, exit, lived });
+        self.workers.remove(&id);
+        true
+    }
+
+    fn end_conversation(&mut self, id: GenerationId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.conversation = None;
+            worker.asked.clear();
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        let passed: Vec<Timer> =
+            self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
+        for timer in passed {
+            // An earlier one of this batch may have cleared it.
+            if self.timers.remove(&timer).is_none() {
+                continue;
+            }
+            match timer {
+                Timer::Policy(deadline) => self.feed(Event::Passed(deadline)),
+                Timer::LastWords(id) => {
+                    self.end_conversation(id);
+                    self.bury(id);
+                }
+            }
+        }
+    }
+
+    fn on_takeover_signal(&mut self, name: &'static str) {
+        match self.generations.request_takeover(None) {
+            Ok((takeover, actions)) => {
+                info!(takeover = takeover.0, signal = name, "takeover requested");
+                self.perform(actions);
+            }
+            Err(denied) => warn!(reason = %denied, signal = name, "takeover denied"),
+        }
+    }
+
+    fn on_asked(&mut self, asked: Asked) {
+        // Whoever asked may have left before the answer; none of them is waited for.
+        match asked {
+            Asked::Status { reply } => {
+                let status = self.status();
+                let reports = self.ask_everyone();
+                let _ = reply.send(StatusInParts { status, reports });
+            }
+            Asked::Takeover { request, reply } => {
+                let _ = reply.send(self.begin_takeover(request).map_err(|d| d.to_string()));
+            }
+            Asked::Report { generation, reply } => self.ask(generation, reply),
+            Asked::Drain { generation, reply } => {
+                let outcome = self.generations.drain_now(generation);
+                let _ = reply.send(match outcome {
+                    Ok(actions) => {
+                        info!(%generation, "drain cut short");
+                        self.perform(actions);
+                        Ok(())
+                    }
+                    Err(denied) => Err(denied.to_string()),
+                });
+            }
+            Asked::Stop { now, reply } => {
+                let _ = reply.send(());
+                if now {
+                    self.stop_now();
+                } else {
+                    self.stop();
+                }
+            }
+        }
+    }
+
+    fn begin_takeover(&mut self, request: TakeoverRequest) -> Result<Watch, TakeoverDenied> {
+        let change = ProgramChange {
+            path: request.program.map(PathBuf::from),
+            arguments: request.arguments.map(|a| a.into_iter().map(Into::into).collect()),
+            environment: request
+                .environment
+                .map(|e| e.into_iter().map(|(n, v)| (n.into(), v.into())).collect()),
+        };
+        let program = (change != ProgramChange::default())
+            .then(|| self.programs.changed(self.generations.current, change));
+        let (takeover, actions) = self.generations.request_takeover(program)?;
+        info!(takeover = takeover.0, "takeover requested");
+        let events = self.story.follow(takeover);
+        self.perform(actions);
+        Ok(Watch { takeover: takeover.0, events })
+    }
+
+    fn ask(&mut self, id: GenerationId, reply: oneshot::Sender<Report>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.asked.retain(|asked| !asked.is_closed());
+            worker.asked.push(reply);
+            self.order(id, ToWorker::Report);
+        }
+    }
+
+    fn ask_everyone(&mut self) -> Vec<(GenerationId, oneshot::Receiver<Report>)> {
+        let ids: Vec<_> = self
+            .generations
+            .living
+            .iter()
+            .filter(|(_, g)| g.state != State::Ending)
+            .map(|(id, _)| *id)
+            .collect();
+        ids.into_iter()
+            .map(|id| {
+                let (reply, report) = oneshot::channel();
+                self.ask(id, reply);
+                (id, report)
+            })
+            .collect()
+    }
+
+    fn stop(&mut self) {
+        info!("stopping");
+        let actions = self.generations.stop();
+        self.perform(actions);
+    }
+
+    fn stop_now(&mut self) {
+        info!("stopping at once");
+        let actions = self.generations.stop_now();
+        self.perform(actions);
+    }
+
+    fn on_note(&mut self, note: &Note) {
+        let farewell = match note {
+            Note::Gone { generation, .. } => self
+                .workers
+                .get(generation)
+                .map(|worker| Farewell { drained: worker.drained, report: worker.report.clone() }),
+            _ => None,
+        };
+        self.story.tell(note, farewell.as_ref());
+        match note {
+            Note::Waits { takeover, draining } => {
+                let within = self.remaining(Deadline::Drained(*draining)).unwrap_or_default();
+                self.story.waits(*takeover, *draining, within);
+            }
+            // Its number of connections is what a successor needs descriptors for.
+            Note::Began { incumbent: Some(incumbent), .. } => {
+                self.order(*incumbent, ToWorker::Report);
+            }
+            Note::Committed { .. } => {
+                // One that died on the way has nothing left to drain.
+                let incumbent = self.story.last_takeover().and_then(|last| last.incumbent);
+                if incumbent.is_none_or(|id| self.generations.state(id).is_none()) {
+                    self.story.nothing_drains();
+                }
+            }
+            Note::Serving(id) if !self.greeted => {
+                self.greeted = true;
+                self.greet(*id);
+            }
+            _ => {}
+        }
+    }
+
+    #[expect(clippy::print_stdout, reason = "it is for whoever started the front, not for the log")]
+    fn greet(&self, id: GenerationId) {
+        let Some(listeners) = &self.listeners else { return };
+        let addresses: Vec<String> =
+            listeners.addresses().iter().map(|address| address.to_string()).collect();
+        println!("holdfast {} listens on {}", crate::VERSION, addresses.join(" and "));
+        for line in self.workers.get(&id).iter().flat_map(|worker| &worker.greeting) {
+            println!("{line}");
+        }
+        println!("replace the worker at any time with: holdfast takeover");
+    }
+
+    /// The process, age and program of a living generation, for status.
+    pub(crate) fn particulars(&self, id: GenerationId) -> Option<(Pid, Duration, &Program)> {
+        let worker = self.workers.get(&id)?;
+        let program = self.generations.living.get(&id)?.program;
+        Some((worker.pid, worker.started_at.elapsed(), self.programs.get(program)))
+    }
+
+    /// How long a deadline of the policy's is still away.
+    pub(crate) fn remaining(&self, deadline: Deadline) -> Option<Duration> {
+        let at = self.timers.get(&Timer::Policy(deadline))?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Ends what workers left behind and the front adopted: politely, then not.
+    async fn end_descendants(&self, child: &mut SignalStream) {
+        for (signal, patience) in
+            [(Signal::SIGTERM, DESCENDANTS_TIMEOUT), (Signal::SIGKILL, DESCENDANTS_TIMEOUT)]
+        {
+            let deadline = tokio::time::Instant::now() + patience;
+            loop {
+                reap::reap();
+                if reap::children().is_empty() {
+                    return;
+                }
+                reap::signal_children(signal);
+                if tokio::time::timeout_at(deadline, child.recv()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+const fn to_worker(order: Order) -> ToWorker {
+    match order {
+        Order::Admit => ToWorker::Admit,
+        Order::StopAccepting => ToWorker::StopAccepting,
+        Order::Drain(drain) => ToWorker::Drain(drain),
+        Order::Lease { epoch } => ToWorker::Lease { epoch },
+    }
+}
+
+/// What a worker says it fails at, in a size that fits a log line.
+fn shortened(conditions: Vec<String>) -> Vec<String> {
+    conditions.into_iter().take(16).map(|c| c.chars().take(100).collect()).collect()
+}

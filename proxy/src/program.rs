@@ -1,0 +1,235 @@
+//! The programs that run as workers: which, with what, and where they are found.
+//!
+//! **Invariants**
+//! - A program's path is resolved anew at each start: a symlink that was turned, or a package that was
+//!   upgraded, counts from the next generation on.
+//! - Working directory and environment are those of the front's start, plus what the operator added.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::event::ProgramId;
+
+/// The worker that is used when no other program is named; it lies beside the front's own binary.
+const BUNDLED: &str = "holdfast-worker";
+
+/// A program with its arguments and what its environment has beyond the front's.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+/// The environment may hold secrets, and arguments are shown by `ps` anyway: neither is printed.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Program").field(&self.path).finish()
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+/// What of a program a takeover changes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProgramChange {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) arguments: Option<Vec<OsString>>,
+    pub(crate) environment: Option<Vec<(OsString, OsString)>>,
+}
+
+impl Program {
+    /// The worker beside this binary.
+    pub(crate) fn bundled() -> io::Result<Self> {
+        let path = std::env::current_exe()?.with_file_name(BUNDLED);
+        Ok(Self { path, arguments: Vec::new(), environment: Vec::new() })
+    }
+
+    fn changed(&self, change: ProgramChange) -> Self {
+        Self {
+            path: change.path.unwrap_or_else(|| self.path.clone()),
+            arguments: change.arguments.unwrap_or_else(|| self.arguments.clone()),
+            environment: change.environment.unwrap_or_else(|| self.environment.clone()),
+        }
+    }
+
+    /// Where the program is now.
+    ///
+    /// # Errors
+    /// [`NotFound`], with what was looked for and where.
+    pub(crate) fn resolve(&self) -> Result<PathBuf, NotFound> {
+        // A relative path means nothing once the directory it starts from is gone.
+        let cwd = std::env::current_dir().map_err(|source| NotFound::Directory { source })?;
+        if self.path.components().count() > 1 || self.path.is_absolute() {
+            let path = cwd.join(&self.path);
+            return match check(&path) {
+                Ok(()) => Ok(path),
+                Err(source) => Err(NotFound::Program { path, source }),
+            };
+        }
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&search)
+            .map(|directory| cwd.join(directory).join(&self.path))
+            .find(|candidate| check(candidate).is_ok())
+            .ok_or_else(|| NotFound::InPath { name: self.path.clone() })
+    }
+}
+
+/// Why a program could not be started where it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotFound {
+    #[error("the front's working directory is gone; start the front again from one that stays")]
+    Directory { source: io::Error },
+    #[error("could not use {}", path.display())]
+    Program { path: PathBuf, source: io::Error },
+    #[error("{} is in no directory of PATH", name.display())]
+    InPath { name: PathBuf },
+}
+
+fn check(path: &Path) -> io::Result<()> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    if found.permissions().mode() & 0o111 == 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not executable"));
+    }
+    Ok(())
+}
+
+/// Every program this front was told to run.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    known: Vec<Program>,
+}
+
+impl Programs {
+    /// The program the front starts with has the id 0.
+    pub(crate) fn new(first: Program) -> (Self, ProgramId) {
+        (Self { known: vec![first] }, ProgramId(0))
+    }
+
+    /// The program behind an id.
+    pub(crate) fn get(&self, id: ProgramId) -> &Program {
+        &self.known[id.0 as usize]
+    }
+
+    /// The id of `base` as changed; the same program has the same id.
+    pub(crate) fn changed(&mut self, base: ProgramId, change: ProgramChange) -> ProgramId {
+        let program = self.get(base).changed(change);
+        let index = self.known.iter().position(|known| *known == program).unwrap_or_else(|| {
+            self.known.push(program);
+            self.known.len() - 1
+        });
+        ProgramId(u32::try_from(index).expect("each program took an operator's request"))
+    }
+}
+
+/// Why an environment file was not understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub(crate) struct NotAnEnvironment {
+    line: usize,
+    reason: &'static str,
+}
+
+/// Reads `NAME=value` lines; blank lines and lines with `#` first are passed over, a value may be
+/// quoted whole by `"` or `'`. Nothing is expanded. Errors never repeat a line: it may hold a
+/// secret.
+pub(crate) fn parse_environment(text: &str) -> Result<Vec<(String, String)>, NotAnEnvironment> {
+    let mut variables = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let fail = |reason| NotAnEnvironment { line: index + 1, reason };
+        let (name, value) = line.split_once('=').ok_or_else(|| fail("write NAME=value"))?;
+        let name = name.strip_prefix("export ").unwrap_or(name).trim();
+        let well_named = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !well_named {
+            return Err(fail("a name has letters, digits and _ only, and no digit first"));
+        }
+        let value = value.trim();
+        let quoted = |quote: char| {
+            value
+                .strip_prefix(quote)
+                .map(|rest| rest.strip_suffix(quote).ok_or_else(|| fail("the quote is not closed")))
+        };
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(Ok(value))?;
+        if value.contains('\0') {
+            return Err(fail("a value cannot hold a NUL byte"));
+        }
+        variables.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(variables)
+}
+
+/// Whether a variable of the front's environment is a promise of the service manager to the front
+/// alone.
+pub(crate) fn is_for_the_front_alone(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    name == "NOTIFY_SOCKET" || name.starts_with("LISTEN_") || name.starts_with("WATCHDOG_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_file_is_read_line_by_line() {
+        let text =
+            "# comment\n\nA=1\nexport B=two words\nC=\"quoted # not a comment\"\nD='x=y'\nE=\n";
+        let read = parse_environment(text).unwrap();
+        let expected = [
+            ("A", "1"),
+            ("B", "two words"),
+            ("C", "quoted # not a comment"),
+            ("D", "x=y"),
+            ("E", ""),
+        ];
+        assert_eq!(read, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn a_bad_line_of_an_environment_file_is_named_by_its_number_and_not_repeated() {
+        for text in ["A=1\nsecret", "A=1\n1B=secret", "A=1\n=secret", "A=1\nB=\"secret"] {
+            let error = parse_environment(text).unwrap_err().to_string();
+            assert!(error.starts_with("line 2: ") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_same_program_has_the_same_id() {
+        let program = |path: &str| Program {
+            path: path.into(),
+            arguments: vec!["a".into()],
+            environment: vec![],
+        };
+        let (mut programs, first) = Programs::new(program("/a"));
+        let change = |path: &str| ProgramChange { path: Some(path.into()), ..Default::default() };
+        let second = programs.changed(first, change("/b"));
+        assert_eq!(*programs.get(second), program("/b"));
+        assert_eq!(programs.changed(first, change("/b")), second);
+        assert_eq!(programs.changed(second, change("/a")), first);
+        assert_eq!(programs.changed(first, ProgramChange::default()), first);
+    }
+
+    #[test]
+    fn what_the_service_manager_told_the_front_stays_with_it() {
+        for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC"]
+        {
+            assert!(is_for_the_front_alone(OsStr::new(name)), "{name}");
+        }
+        assert!(!is_for_the_front_alone(OsStr::new("PATH")));
+    }
+}

@@ -1,0 +1,59 @@
+//! The front as the last ancestor: every process that loses its parent below it becomes its child,
+//! and is waited for here.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::event::Exit;
+
+/// Has orphaned descendants become children of this process, as those of PID 1 do.
+pub(crate) fn become_subreaper() -> nix::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)
+}
+
+/// Waits for every child that has ended by now. Never blocks.
+pub(crate) fn reap() -> Vec<(Pid, Exit)> {
+    let mut ended = Vec::new();
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => ended.push((pid, Exit::Code(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                ended.push((pid, Exit::Signal(signal as i32)));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return ended,
+            // Stops and traces are not ends; EINTR asks to try again.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// The processes whose parent is this one.
+pub(crate) fn children() -> Vec<Pid> {
+    let own = Pid::this();
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| parent_of(*pid) == Some(own.as_raw()))
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// The fourth field of `/proc/<pid>/stat`, after a name that may itself hold spaces and
+/// parentheses (proc_pid_stat(5)).
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Sends `signal` to every child.
+pub(crate) fn signal_children(signal: Signal) {
+    for pid in children() {
+        // One that ended meanwhile is what was wanted.
+        let _ = kill(pid, signal);
+    }
+}

@@ -1,0 +1,114 @@
+//! The front's own account of itself, as `holdfast status` shows it.
+
+use std::time::Duration;
+
+use handoff::message::millis;
+use rustix::param::page_size;
+
+use crate::control::protocol::{
+    FrontStatus, GenerationStatus, ListenerStatus, NextTakeover, Respawn, Status, TakeoverStatus,
+};
+use crate::event::Deadline;
+use crate::front::Front;
+use crate::generation::Course;
+
+/// The version of the status document.
+const SCHEMA: u32 = 1;
+
+impl Front {
+    /// Everything but what only the workers know.
+    pub(crate) fn status(&self) -> Status {
+        let takeover = match &self.generations.course {
+            Course::Takeover(takeover) => Some(TakeoverStatus {
+                step: takeover.step.word().to_owned(),
+                incumbent: takeover.incumbent,
+                successor: takeover.successor,
+                pending: self.generations.pending.is_some(),
+            }),
+            Course::Steady | Course::Launching(_) | Course::Pausing | Course::Leaving => None,
+        };
+        let respawn =
+            self.remaining(Deadline::Respawn).map(|remaining| Respawn { in_ms: millis(remaining) });
+        Status {
+            schema: SCHEMA,
+            front: FrontStatus {
+                pid: std::process::id(),
+                version: crate::VERSION.to_owned(),
+                uptime_ms: millis(self.started_at.elapsed()),
+                resident_bytes: resident_bytes().unwrap_or_default(),
+                descriptors: open_descriptors().unwrap_or_default(),
+            },
+            listeners: self.listener_statuses(),
+            generations: self.generation_statuses(),
+            takeover,
+            last_takeover: self.story.last_takeover(),
+            last_failure: self.story.last_failure(),
+            next_takeover: self.next_takeover(),
+            respawn,
+            stopping: self.generations.course == Course::Leaving,
+            takeovers: self.story.counts(),
+            crashes: self.story.crashes(),
+        }
+    }
+
+    fn listener_statuses(&self) -> Vec<ListenerStatus> {
+        self.listeners
+            .iter()
+            .flat_map(|listeners| &listeners.sockets)
+            .map(|socket| ListenerStatus {
+                address: socket.address.to_string(),
+                shard: socket.shard,
+                inode: socket.inode().unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    fn generation_statuses(&self) -> Vec<GenerationStatus> {
+        self.generations
+            .living
+            .iter()
+            .filter_map(|(id, generation)| {
+                let (pid, age, program) = self.particulars(*id)?;
+                Some(GenerationStatus {
+                    generation: *id,
+                    state: generation.state.word().to_owned(),
+                    pid: pid.as_raw().unsigned_abs(),
+                    age_ms: millis(age),
+                    program: program.to_string(),
+                    lease: self.generations.lease == Some(*id),
+                    failing: generation.failing.clone(),
+                    connections: None,
+                    in_flight: None,
+                    oldest: None,
+                })
+            })
+            .collect()
+    }
+
+    fn next_takeover(&self) -> NextTakeover {
+        match &self.generations.course {
+            Course::Leaving => NextTakeover::Never,
+            Course::Takeover(_) | Course::Launching(_) => NextTakeover::AfterThisOne,
+            Course::Steady | Course::Pausing => match self.generations.holding_up() {
+                Some(generation) => {
+                    let within = self.remaining(Deadline::Drained(generation));
+                    let within_ms = millis(within.unwrap_or(Duration::ZERO));
+                    NextTakeover::After { generation, within_ms }
+                }
+                None => NextTakeover::Now,
+            },
+        }
+    }
+}
+
+/// The second field of `/proc/self/statm`, in pages (proc_pid_statm(5)).
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
+}
+
+fn open_descriptors() -> Option<u64> {
+    // The listing's own descriptor is not counted.
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64)
+}

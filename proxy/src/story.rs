@@ -1,0 +1,308 @@
+//! What happened, for whoever asks: the log, the takeover being followed, and the last one.
+//!
+//! **Invariants**
+//! - Telling never holds the front up: a follower that does not read is let go of.
+//! - The log of a takeover that goes well is under ten lines, and the reason of one that does not is one
+//!   line.
+
+use std::time::{Duration, Instant};
+
+use handoff::message::{Drained, GenerationId, Report, millis};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::control::protocol::{
+    Answer, LastFailure, LastTakeover, Outcome, Phases, TakeoverCounts,
+};
+use crate::event::{Exit, Note, TakeoverNumber};
+
+/// How many lines of a takeover's story may wait for a follower.
+const FOLLOWER_QUEUE: usize = 64;
+
+/// The front's memory of what happened.
+#[derive(Debug)]
+pub(crate) struct Story {
+    followers: Vec<(TakeoverNumber, mpsc::Sender<Answer>)>,
+    running: Option<Record>,
+    last: Option<Record>,
+    failure: Option<Failure>,
+    counts: TakeoverCounts,
+    crashes: u64,
+}
+
+#[derive(Debug)]
+struct Failure {
+    generation: Option<GenerationId>,
+    reason: String,
+    at: Instant,
+}
+
+/// One takeover, as far as it has come.
+#[derive(Debug)]
+struct Record {
+    number: TakeoverNumber,
+    began_at: Instant,
+    incumbent: Option<GenerationId>,
+    successor: Option<GenerationId>,
+    outcome: Outcome,
+    reason: Option<String>,
+    phases: Phases,
+    drained: Option<Drained>,
+}
+
+/// What the front still knows of a generation that is gone.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    /// What it said of its drain, if it said anything.
+    pub(crate) drained: Option<Drained>,
+    /// What it last said it had open.
+    pub(crate) report: Report,
+}
+
+impl Story {
+    pub(crate) fn new() -> Self {
+        Self {
+            followers: Vec::new(),
+            running: None,
+            last: None,
+            failure: None,
+            counts: TakeoverCounts::default(),
+            crashes: 0,
+        }
+    }
+
+    /// Follows a takeover from here on.
+    pub(crate) fn follow(&mut self, takeover: TakeoverNumber) -> mpsc::Receiver<Answer> {
+        let (follower, events) = mpsc::channel(FOLLOWER_QUEUE);
+        self.followers.retain(|(_, follower)| !follower.is_closed());
+        self.followers.push((takeover, follower));
+        events
+    }
+
+    pub(crate) fn counts(&self) -> TakeoverCounts {
+        self.counts
+    }
+
+    pub(crate) fn crashes(&self) -> u64 {
+        self.crashes
+    }
+
+    pub(crate) fn last_takeover(&self) -> Option<LastTakeover> {
+        let record = self.last.as_ref()?;
+        Some(LastTakeover {
+            successor: record.successor,
+            incumbent: record.incumbent,
+            outcome: record.outcome,
+            reason: record.reason.clone(),
+            phases: record.phases,
+            finished: record.drained.map(|drained| drained.finished),
+            closed: record.drained.map(|drained| drained.closed),
+            cut: record.drained.map(|drained| drained.cut),
+        })
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<LastFailure> {
+        let failure = self.failure.as_ref()?;
+        Some(LastFailure {
+            generation: failure.generation,
+            reason: failure.reason.clone(),
+            age_ms: millis(failure.at.elapsed()),
+        })
+    }
+
+    /// Takes a note of the policy's into the log, the records, and to whoever follows.
+    pub(crate) fn tell(&mut self, note: &Note, farewell: Option<&Farewell>) {
+        match note {
+            // Told by `waits`, which knows until when.
+            Note::Waits { .. } => {}
+            Note::Began { takeover, incumbent } => self.began(*takeover, *incumbent),
+            Note::Emptying(id) => {
+                info!(generation = %id, "emptying");
+                self.send_running(Answer::Emptying { generation: *id });
+            }
+            Note::Started(id) => {
+                info!(generation = %id, "started");
+                if let Some(elapsed_ms) = self.reach(|p| &mut p.started_ms) {
+                    if let Some(record) = &mut self.running {
+                        record.phases.started_ms = Some(elapsed_ms);
+                        record.successor = Some(*id);
+                    }
+                    self.send_running(Answer::Started { successor: *id });
+                }
+            }
+            Note::Ready(id) => {
+                info!(generation = %id, "ready");
+                if let Some(elapsed_ms) = self.reach_as(*id, |p| &mut p.ready_ms) {
+                    self.send_running(Answer::Ready { successor: *id, elapsed_ms });
+                }
+            }
+            Note::Accepting(id) => {
+                info!(generation = %id, "admitted");
+                if let Some(elapsed_ms) = self.reach_as(*id, |p| &mut p.accepting_ms) {
+                    self.send_running(Answer::Accepting { successor: *id, elapsed_ms });
+                }
+            }
+            Note::Switched { successor } => {
+                let elapsed_ms = self.reach(|p| &mut p.switched_ms).unwrap_or_default();
+                info!(generation = %successor, elapsed_ms, "switched");
+                self.send_running(Answer::Switched { successor: *successor, elapsed_ms });
+            }
+            Note::Unconfirmed(id) => {
+                warn!(generation = %id, "did not confirm that it stopped accepting; going on");
+            }
+            Note::Committed { successor, .. } => self.committed(*successor),
+            Note::RolledBack { successor, failure, .. } => {
+                self.rolled_back(*successor, failure.to_string());
+            }
+            Note::Serving(id) => info!(generation = %id, "serving"),
+            Note::NotServing { generation, failure } => {
+                error!(%generation, reason = %failure, "a worker did not come to serve");
+                self.remember(Some(*generation), failure.to_string());
+            }
+            Note::Crashed { generation, exit } => {
+                error!(%generation, %exit, "the serving worker is gone");
+                self.crashes += 1;
+                self.remember(Some(*generation), format!("{exit} while it served"));
+            }
+            Note::Pausing(pause) => {
+                warn!(pause_ms = millis(*pause), "the next start waits");
+            }
+            Note::Overran(id) => warn!(generation = %id, "overran its drain and was killed"),
+            Note::Gone { generation, exit } => self.gone(*generation, *exit, farewell),
+        }
+    }
+
+    /// A takeover waits for a drain, at the latest for so long.
+    pub(crate) fn waits(
+        &mut self,
+        takeover: TakeoverNumber,
+        draining: GenerationId,
+        within: Duration,
+    ) {
+        let within_ms = millis(within);
+        info!(draining = %draining, within_ms, "the takeover waits for a drain");
+        self.send(takeover, Answer::Waiting { r#for: draining, within_ms });
+    }
+
+    fn began(&mut self, number: TakeoverNumber, incumbent: Option<GenerationId>) {
+        info!(takeover = number.0, incumbent = incumbent.map(tracing::field::display), "takeover");
+        self.running = Some(Record {
+            number,
+            began_at: Instant::now(),
+            incumbent,
+            successor: None,
+            outcome: Outcome::RolledBack,
+            reason: None,
+            phases: Phases::default(),
+            drained: None,
+        });
+    }
+
+    fn committed(&mut self, successor: GenerationId) {
+        let elapsed_ms = self.reach(|p| &mut p.committed_ms).unwrap_or_default();
+        info!(generation = %successor, elapsed_ms, "committed");
+        let Some(mut record) = self.running.take() else { return };
+        record.outcome = Outcome::Committed;
+        self.counts.committed += 1;
+        let (number, incumbent) = (record.number, record.incumbent);
+        self.last = Some(record);
+        self.send(number, Answer::Committed { successor, incumbent, elapsed_ms });
+    }
+
+    /// The takeover that was just committed has no incumbent left to drain.
+    pub(crate) fn nothing_drains(&mut self) {
+        let Some(last) = &mut self.last else { return };
+        last.phases.drained_ms = last.phases.drained_ms.or(last.phases.committed_ms);
+        let number = last.number;
+        let cut = last.drained.map_or(0, |drained| drained.cut.total());
+        self.done(number, Outcome::Committed, cut, None);
+    }
+
+    fn rolled_back(&mut self, successor: Option<GenerationId>, reason: String) {
+        let Some(mut record) = self.running.take() else { return };
+        let successor = successor.or(record.successor);
+        warn!(generation = successor.map(tracing::field::display), reason, "takeover rolled back");
+        record.reason = Some(reason.clone());
+        self.counts.rolled_back += 1;
+        let number = record.number;
+        self.last = Some(record);
+        self.remember(successor, reason.clone());
+        self.send(number, Answer::RolledBack { successor, reason: reason.clone() });
+        self.done(number, Outcome::RolledBack, 0, Some(reason));
+    }
+
+    /// A generation that was to go is gone; perhaps a takeover waited for that.
+    fn gone(&mut self, id: GenerationId, exit: Exit, farewell: Option<&Farewell>) {
+        let drained = farewell.map_or_else(Drained::default, |farewell| {
+            // One that said nothing took with it whatever it had open.
+            let cut = farewell.report.connections;
+            farewell.drained.unwrap_or_else(|| Drained { cut, ..Drained::default() })
+        });
+        let awaits = |record: &&mut Record| {
+            record.incumbent == Some(id) && record.phases.drained_ms.is_none()
+        };
+        // With `stop-first` the incumbent goes before the takeover is committed.
+        let running = self.running.as_mut().filter(awaits);
+        let is_over = running.is_none();
+        let committed = self.last.as_mut().filter(|last| last.outcome == Outcome::Committed);
+        let Some(record) = running.or_else(|| committed.filter(awaits)) else {
+            info!(generation = %id, %exit, "gone");
+            return;
+        };
+        let elapsed_ms = millis(record.began_at.elapsed());
+        record.phases.drained_ms = Some(elapsed_ms);
+        record.drained = Some(drained);
+        let number = record.number;
+        let Drained { finished, closed, cut } = drained;
+        info!(
+            generation = %id,
+            finished = finished.total(),
+            closed = closed.total(),
+            cut = cut.total(),
+            elapsed_ms,
+            "drained"
+        );
+        self.send(number, Answer::Drained { generation: id, finished, closed, cut, elapsed_ms });
+        if is_over {
+            self.done(number, Outcome::Committed, cut.total(), None);
+        }
+    }
+
+    fn remember(&mut self, generation: Option<GenerationId>, reason: String) {
+        self.failure = Some(Failure { generation, reason, at: Instant::now() });
+    }
+
+    /// Records when the running takeover reached a phase, in ms since it began.
+    fn reach(&mut self, phase: impl FnOnce(&mut Phases) -> &mut Option<u64>) -> Option<u64> {
+        let record = self.running.as_mut()?;
+        let elapsed_ms = millis(record.began_at.elapsed());
+        *phase(&mut record.phases) = Some(elapsed_ms);
+        Some(elapsed_ms)
+    }
+
+    /// As [`Self::reach`], if it is the successor that reached it.
+    fn reach_as(
+        &mut self,
+        id: GenerationId,
+        phase: impl FnOnce(&mut Phases) -> &mut Option<u64>,
+    ) -> Option<u64> {
+        if self.running.as_ref()?.successor == Some(id) { self.reach(phase) } else { None }
+    }
+
+    fn done(&mut self, number: TakeoverNumber, outcome: Outcome, cut: u64, reason: Option<String>) {
+        self.send(number, Answer::Done { outcome, cut, reason });
+        self.followers.retain(|(followed, _)| *followed != number);
+    }
+
+    fn send_running(&mut self, answer: Answer) {
+        if let Some(number) = self.running.as_ref().map(|record| record.number) {
+            self.send(number, answer);
+        }
+    }
+
+    fn send(&mut self, number: TakeoverNumber, answer: Answer) {
+        self.followers.retain(|(followed, follower)| {
+            *followed != number || follower.try_send(answer.clone()).is_ok()
+        });
+    }
+}
