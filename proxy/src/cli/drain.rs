@@ -12,8 +12,6 @@ use crate::control::protocol::Command;
 /// Bring the deadline of a draining generation to now: what it has not finished is cut.
 #[derive(Debug, Args)]
 pub(super) struct Drain {
-    #[command(flatten)]
-    control: Control,
     /// Do not wait any longer; a drain begins by a takeover, so this is the only thing to ask for
     #[arg(long, required = true)]
     now: bool,
@@ -23,9 +21,9 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let command = Command::Drain { generation: self.generation };
-        Conversation::begin(&self.control.path()?, command).await?.expect().await?;
+        Conversation::begin(&control.path()?, command).await?.expect().await?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -8,14 +8,11 @@ use super::{Control, Failed, status};
 
 /// Exit 0 when a worker accepts connections, 1 when none does or no front answers.
 #[derive(Debug, Args)]
-pub(super) struct Healthcheck {
-    #[command(flatten)]
-    control: Control,
-}
+pub(super) struct Healthcheck {}
 
 impl Healthcheck {
-    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
-        let status = status::ask(&self.control).await?;
+    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
+        let status = status::ask(control).await?;
         let accepts = |state: &str| matches!(state, "serving" | "stopping" | "emptying");
         if status.generations.iter().any(|generation| accepts(&generation.state)) {
             return Ok(ExitCode::SUCCESS);

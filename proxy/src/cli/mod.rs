@@ -32,6 +32,8 @@ const CUT: u8 = 3;
 #[command(name = "holdfast", version = crate::VERSION, propagate_version = true)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    control: Control,
     #[command(subcommand)]
     command: Command,
 }
@@ -132,7 +134,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(cli.command.perform()),
+        Ok(runtime) => runtime.block_on(cli.command.perform(&cli.control)),
         Err(source) => Err(Failed::Runtime { doing: "could not start", source }),
     };
     outcome.unwrap_or_else(|failed| {
@@ -142,14 +144,14 @@ pub(crate) fn run() -> ExitCode {
 }
 
 impl Command {
-    async fn perform(self) -> Result<ExitCode, Failed> {
+    async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         match self {
-            Self::Run(run) => run.perform().await,
-            Self::Takeover(takeover) => takeover.perform().await,
-            Self::Drain(drain) => drain.perform().await,
-            Self::Status(status) => status.perform().await,
-            Self::Stop(stop) => stop.perform().await,
-            Self::Healthcheck(healthcheck) => healthcheck.perform().await,
+            Self::Run(run) => run.perform(control).await,
+            Self::Takeover(takeover) => takeover.perform(control).await,
+            Self::Drain(drain) => drain.perform(control).await,
+            Self::Status(status) => status.perform(control).await,
+            Self::Stop(stop) => stop.perform(control).await,
+            Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,
         }
     }
 }

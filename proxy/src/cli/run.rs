@@ -43,8 +43,6 @@ pub(super) struct Run {
     #[arg(long, value_name = "MODE", env = "HOLDFAST_UNIX_MODE", default_value = "0660")]
     #[arg(value_parser = mode)]
     unix_mode: u32,
-    #[command(flatten)]
-    control: Control,
     /// How long a new worker may take to be ready. One that takes longer is killed, and the takeover rolls
     /// back
     #[arg(long, value_name = "TIME", env = "HOLDFAST_READY_TIMEOUT", default_value = "60s")]
@@ -108,13 +106,13 @@ fn mode(word: &str) -> Result<u32, String> {
 }
 
 impl Run {
-    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         self.start_log();
         // What the caller left open is not for workers.
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
         let settings = self.settings()?;
-        let lock = ControlLock::take(&self.control.path()?).map_err(configuration)?;
+        let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
         let listeners =
             Listeners::open(&self.listen, self.shards, self.unix_mode).map_err(configuration)?;
         let control = lock.open().map_err(configuration)?;

@@ -14,8 +14,6 @@ use crate::control::protocol::{
 /// Show the front, its listeners, every generation, and how the last takeover went.
 #[derive(Debug, Args)]
 pub(super) struct Status {
-    #[command(flatten)]
-    control: Control,
     /// Print one JSON document instead of tables
     #[arg(long)]
     json: bool,
@@ -31,8 +29,8 @@ pub(super) async fn ask(control: &Control) -> Result<Document, Failed> {
 
 impl Status {
     #[expect(clippy::print_stdout, reason = "this is the command's output")]
-    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
-        let status = ask(&self.control).await?;
+    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
+        let status = ask(control).await?;
         if self.json {
             let document = serde_json::to_string(&status).map_err(|source| Failed::Runtime {
                 doing: "could not print",

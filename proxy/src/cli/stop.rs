@@ -13,17 +13,15 @@ use crate::control::protocol::Command;
 /// Returns when the front is gone.
 #[derive(Debug, Args)]
 pub(super) struct Stop {
-    #[command(flatten)]
-    control: Control,
     /// End everything at once, whatever is open
     #[arg(long)]
     now: bool,
 }
 
 impl Stop {
-    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let command = Command::Stop { now: self.now };
-        let mut front = Conversation::begin(&self.control.path()?, command).await?;
+        let mut front = Conversation::begin(&control.path()?, command).await?;
         while front.next().await?.is_some() {}
         Ok(ExitCode::SUCCESS)
     }

@@ -21,8 +21,6 @@ use crate::program::parse_environment;
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["restart", "reload"])]
 pub(super) struct Takeover {
-    #[command(flatten)]
-    control: Control,
     /// Run this program from now on, with the arguments of the present one
     #[arg(long = "program", value_name = "PATH", conflicts_with = "command")]
     program: Option<PathBuf>,
@@ -44,10 +42,9 @@ pub(super) struct Takeover {
 }
 
 impl Takeover {
-    pub(super) async fn perform(self) -> Result<ExitCode, Failed> {
+    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let request = self.request()?;
-        let mut front =
-            Conversation::begin(&self.control.path()?, Command::Takeover(request)).await?;
+        let mut front = Conversation::begin(&control.path()?, Command::Takeover(request)).await?;
         let mut teller = Teller { json: self.json, live: std::io::stdout().is_terminal() };
         loop {
             let Some(answer) = front.next().await? else {
