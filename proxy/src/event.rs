@@ -91,6 +91,8 @@ pub(crate) enum Action {
     Spawn { generation: GenerationId, program: ProgramId },
     /// Tell a worker something.
     Tell(GenerationId, Order),
+    /// Give the two an end each of a link of their own, over which connections move.
+    Introduce { incumbent: GenerationId, successor: GenerationId },
     /// End a worker's process group at once.
     Kill(GenerationId),
     /// Set the listeners' backlog again, which the new worker's own `listen` may have changed.
@@ -114,6 +116,7 @@ pub(crate) enum Order {
     StopAccepting,
     Drain(Drain),
     Lease { epoch: u64 },
+    Reaped { generation: GenerationId },
 }
 
 /// A wait on somebody else.

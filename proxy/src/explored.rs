@@ -144,6 +144,7 @@ impl World {
             // Only shown, never decided upon.
             generation.program = ProgramId(0);
             generation.failing.clear();
+            generation.heir = generation.heir.filter(|heir| names.contains_key(heir)).map(rename);
         }
         g.next = GenerationId::new(names.len() as u64 + 1);
         g.lease = g.lease.map(rename);
@@ -270,7 +271,11 @@ impl World {
             && old.number == new.number
             && let Some(incumbent) = old.incumbent
         {
-            let told = actions.iter().any(|a| matches!(a, Action::Tell(id, _) if *id == incumbent));
+            // The end of a third one is news, and changes nothing for it.
+            let news = |order: &Order| matches!(order, Order::Reaped { .. });
+            let told = actions
+                .iter()
+                .any(|a| matches!(a, Action::Tell(id, order) if *id == incumbent && !news(order)));
             assert!(!told, "the incumbent was told something before its successor accepted");
         }
         // Only a generation that accepts is given the lease, under an epoch of its own.

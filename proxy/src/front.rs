@@ -1,8 +1,8 @@
 //! The front: the one task that owns every socket, every worker and every decision.
 //!
 //! ```text
-//! signals ─┐                    ┌─► spawn.rs     a process
-//! control ─┤   Event            ├─► handoff.rs   an order on a link
+//! signals ─┐                    ┌─► workers.rs   a process, an order on its link
+//! control ─┤   Event            │
 //! words   ─┼────────► generation.rs ─► Action ──► deadlines, kills
 //! deadlines┘           (policy) └─► story.rs     the log, status, followers
 //! ```
@@ -18,27 +18,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::handoff::message::{
-    Drained, GenerationId, Hello, PROTOCOL, Report, SocketEntry, ToFront, ToWorker, millis,
-};
+use ::handoff::message::{GenerationId, Hello, PROTOCOL, SocketEntry, ToFront, ToWorker, millis};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::signal::unix::Signal as SignalStream;
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::control::protocol::TakeoverRequest;
-use crate::control::server::{Asked, StatusInParts, Watch};
-use crate::event::{
-    Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules, TakeoverDenied,
-};
-use crate::generation::{Generations, State};
-use crate::handoff::{Conversation, Word, chain};
+use crate::control::server::Asked;
+use crate::event::{Action, Deadline, Event, Failure, Note, Order, ProgramId, Rules};
+use crate::generation::Generations;
+use crate::handoff::Word;
 use crate::listener::Listeners;
-use crate::program::{Program, ProgramChange, Programs};
+use crate::program::{Program, Programs};
 use crate::reap;
-use crate::spawn::{self, Spawned};
+use crate::signals::Signals;
 use crate::story::{Farewell, Story};
+use crate::workers::Workers;
 
 /// How many words of workers may wait for the front.
 const WORD_QUEUE: usize = 64;
@@ -68,23 +64,6 @@ pub(crate) enum Hangup {
     Stop,
 }
 
-/// One worker's process, as the front knows it.
-#[derive(Debug)]
-struct Worker {
-    pid: Pid,
-    started_at: Instant,
-    /// `None` once its link has ended.
-    conversation: Option<Conversation>,
-    /// Set once it is reaped, while its last words are awaited.
-    exit: Option<Exit>,
-    /// What it last said of itself.
-    report: Report,
-    /// Who waits for it to say so again.
-    asked: Vec<oneshot::Sender<Report>>,
-    drained: Option<Drained>,
-    greeting: Vec<String>,
-}
-
 /// A moment the front waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -98,8 +77,8 @@ enum Timer {
 pub(crate) struct Front {
     settings: Settings,
     pub(crate) generations: Generations,
-    programs: Programs,
-    workers: BTreeMap<GenerationId, Worker>,
+    pub(crate) programs: Programs,
+    pub(crate) workers: Workers,
     /// `None` once nobody accepts any more.
     pub(crate) listeners: Option<Arc<Listeners>>,
     timers: BTreeMap<Timer, Instant>,
@@ -110,27 +89,6 @@ pub(crate) struct Front {
     leaving: bool,
 }
 
-/// The signals the front heeds.
-struct Signals {
-    child: SignalStream,
-    takeover: SignalStream,
-    hangup: SignalStream,
-    terminate: SignalStream,
-    interrupt: SignalStream,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            child: signal(SignalKind::child())?,
-            takeover: signal(SignalKind::user_defined1())?,
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
 impl Front {
     pub(crate) fn new(settings: Settings, listeners: Listeners) -> Self {
         let (programs, first) = Programs::new(settings.program.clone());
@@ -138,7 +96,7 @@ impl Front {
             generations: Generations::new(settings.rules, first),
             settings,
             programs,
-            workers: BTreeMap::new(),
+            workers: Workers::default(),
             listeners: Some(Arc::new(listeners)),
             timers: BTreeMap::new(),
             story: Story::new(),
@@ -186,7 +144,7 @@ impl Front {
     }
 
     /// Performs actions in order. One that fails at once is an event of its own, fed after them.
-    fn perform(&mut self, actions: Vec<Action>) {
+    pub(crate) fn perform(&mut self, actions: Vec<Action>) {
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             match action {
@@ -195,14 +153,11 @@ impl Front {
                         queue.extend(self.generations.on(Event::Unfit(generation, failure)));
                     }
                 }
-                Action::Tell(id, order) => self.order(id, to_worker(order)),
-                Action::Kill(id) => {
-                    if let Some(worker) = self.workers.get(&id)
-                        && worker.exit.is_none()
-                    {
-                        spawn::kill_group(worker.pid);
-                    }
+                Action::Tell(id, order) => self.workers.tell(id, to_worker(order)),
+                Action::Introduce { incumbent, successor } => {
+                    self.workers.introduce(incumbent, successor);
                 }
+                Action::Kill(id) => self.workers.kill(id),
                 Action::RestoreBacklog => self.restore_backlog(),
                 Action::CloseListeners => {
                     if self.listeners.take().is_some() {
@@ -222,31 +177,13 @@ impl Front {
     }
 
     fn spawn(&mut self, id: GenerationId, program: ProgramId) -> Result<(), Failure> {
-        let not_started = |reason: String| Failure::NotStarted { reason };
-        let listeners = self
-            .listeners
-            .clone()
-            .ok_or_else(|| not_started("the front no longer listens".into()))?;
-        let program = self.programs.get(program);
-        let Spawned { pid, link } = spawn::spawn(program, self.settings.log_file.as_deref())
-            .map_err(|error| not_started(chain(&error)))?;
-        let hello = self.hello(id, &listeners);
-        let conversation = Conversation::begin(link, hello, listeners, self.words.0.clone())
-            .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))
-            .ok();
-        debug!(generation = %id, pid = pid.as_raw(), program = %program, "spawned");
-        let worker = Worker {
-            pid,
-            started_at: Instant::now(),
-            conversation,
-            exit: None,
-            report: Report::default(),
-            asked: Vec::new(),
-            drained: None,
-            greeting: Vec::new(),
+        let Some(listeners) = self.listeners.clone() else {
+            return Err(Failure::NotStarted { reason: "the front no longer listens".into() });
         };
-        self.workers.insert(id, worker);
-        Ok(())
+        let hello = self.hello(id, &listeners);
+        let program = self.programs.get(program);
+        let log_file = self.settings.log_file.as_deref();
+        self.workers.start(program, log_file, hello, listeners, self.words.0.clone())
     }
 
     fn hello(&self, generation: GenerationId, listeners: &Listeners) -> Hello {
@@ -264,12 +201,6 @@ impl Front {
         }
     }
 
-    fn order(&self, id: GenerationId, order: ToWorker) {
-        if let Some(conversation) = self.workers.get(&id).and_then(|w| w.conversation.as_ref()) {
-            conversation.tell(order);
-        }
-    }
-
     fn restore_backlog(&self) {
         for socket in self.listeners.iter().flat_map(|listeners| &listeners.sockets) {
             if let Err(error) = socket.restore_backlog() {
@@ -282,13 +213,13 @@ impl Front {
         match word {
             Word::Said(id, said) => self.on_said(id, said),
             Word::Ended(id) => {
-                self.end_conversation(id);
+                self.workers.end_conversation(id);
                 if !self.bury(id) {
                     self.feed(Event::LinkEnded(id));
                 }
             }
             Word::Broke(id, reason) => {
-                self.end_conversation(id);
+                self.workers.end_conversation(id);
                 if !self.bury(id) {
                     self.feed(Event::Unfit(id, Failure::BrokeProtocol { reason }));
                 }
@@ -297,7 +228,7 @@ impl Front {
     }
 
     fn on_said(&mut self, id: GenerationId, said: ToFront) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let event = match said {
             ToFront::Ready(ready) => {
                 worker.greeting = ready.greeting;
@@ -317,11 +248,7 @@ impl Front {
                 Event::Drained(id)
             }
             ToFront::Report(report) => {
-                worker.report = report.clone();
-                for asked in worker.asked.drain(..) {
-                    // Whoever asked may have left.
-                    let _ = asked.send(report.clone());
-                }
+                self.workers.reported(id, report);
                 return;
             }
         };
@@ -331,7 +258,7 @@ impl Front {
     /// Whether a successor with so many free descriptors could take over what the incumbent holds.
     fn too_few_descriptors(&self, id: GenerationId, free: u64) -> Option<Failure> {
         let incumbent = self.generations.serving().filter(|incumbent| *incumbent != id)?;
-        let held = self.workers.get(&incumbent)?.report.connections.total();
+        let held = self.workers.get(incumbent)?.report.connections.total();
         let needed = held + SPARE_DESCRIPTORS;
         (free < needed).then_some(Failure::TooFewDescriptors { free, needed })
     }
@@ -339,13 +266,10 @@ impl Front {
     /// Reaps every child that has ended; those that are no workers had been adopted.
     fn on_children(&mut self) {
         for (pid, exit) in reap::reap() {
-            let worker = self.workers.iter_mut().find(|(_, w)| w.pid == pid && w.exit.is_none());
-            let Some((id, worker)) = worker else {
+            let Some(id) = self.workers.reaped(pid, exit) else {
                 debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
                 continue;
             };
-            let id = *id;
-            worker.exit = Some(exit);
             if !self.bury(id) {
                 self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
             }
@@ -354,20 +278,11 @@ impl Front {
 
     /// Tells the policy of a worker's end, once the process is reaped and its last words are heard.
     fn bury(&mut self, id: GenerationId) -> bool {
-        let Some(worker) = self.workers.get(&id) else { return false };
-        let (Some(exit), None) = (worker.exit, &worker.conversation) else { return false };
-        let lived = worker.started_at.elapsed();
+        let Some((exit, lived)) = self.workers.end_of(id) else { return false };
         self.timers.remove(&Timer::LastWords(id));
         self.feed(Event::Exited { generation: id, exit, lived });
-        self.workers.remove(&id);
+        self.workers.bury(id);
         true
-    }
-
-    fn end_conversation(&mut self, id: GenerationId) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.conversation = None;
-            worker.asked.clear();
-        }
     }
 
     fn on_time(&mut self) {
@@ -382,7 +297,7 @@ impl Front {
             match timer {
                 Timer::Policy(deadline) => self.feed(Event::Passed(deadline)),
                 Timer::LastWords(id) => {
-                    self.end_conversation(id);
+                    self.workers.end_conversation(id);
                     self.bury(id);
                 }
             }
@@ -399,89 +314,13 @@ impl Front {
         }
     }
 
-    fn on_asked(&mut self, asked: Asked) {
-        // Whoever asked may have left before the answer; none of them is waited for.
-        match asked {
-            Asked::Status { reply } => {
-                let status = self.status();
-                let reports = self.ask_everyone();
-                let _ = reply.send(StatusInParts { status, reports });
-            }
-            Asked::Takeover { request, reply } => {
-                let _ = reply.send(self.begin_takeover(request).map_err(|d| d.to_string()));
-            }
-            Asked::Report { generation, reply } => self.ask(generation, reply),
-            Asked::Drain { generation, reply } => {
-                let outcome = self.generations.drain_now(generation);
-                let _ = reply.send(match outcome {
-                    Ok(actions) => {
-                        info!(%generation, "drain cut short");
-                        self.perform(actions);
-                        Ok(())
-                    }
-                    Err(denied) => Err(denied.to_string()),
-                });
-            }
-            Asked::Stop { now, reply } => {
-                let _ = reply.send(());
-                if now {
-                    self.stop_now();
-                } else {
-                    self.stop();
-                }
-            }
-        }
-    }
-
-    fn begin_takeover(&mut self, request: TakeoverRequest) -> Result<Watch, TakeoverDenied> {
-        let change = ProgramChange {
-            path: request.program.map(PathBuf::from),
-            arguments: request.arguments.map(|a| a.into_iter().map(Into::into).collect()),
-            environment: request
-                .environment
-                .map(|e| e.into_iter().map(|(n, v)| (n.into(), v.into())).collect()),
-        };
-        let program = (change != ProgramChange::default())
-            .then(|| self.programs.changed(self.generations.current, change));
-        let (takeover, actions) = self.generations.request_takeover(program)?;
-        info!(takeover = takeover.0, "takeover requested");
-        let events = self.story.follow(takeover);
-        self.perform(actions);
-        Ok(Watch { takeover: takeover.0, events })
-    }
-
-    fn ask(&mut self, id: GenerationId, reply: oneshot::Sender<Report>) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.asked.retain(|asked| !asked.is_closed());
-            worker.asked.push(reply);
-            self.order(id, ToWorker::Report);
-        }
-    }
-
-    fn ask_everyone(&mut self) -> Vec<(GenerationId, oneshot::Receiver<Report>)> {
-        let ids: Vec<_> = self
-            .generations
-            .living
-            .iter()
-            .filter(|(_, g)| g.state != State::Ending)
-            .map(|(id, _)| *id)
-            .collect();
-        ids.into_iter()
-            .map(|id| {
-                let (reply, report) = oneshot::channel();
-                self.ask(id, reply);
-                (id, report)
-            })
-            .collect()
-    }
-
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         info!("stopping");
         let actions = self.generations.stop();
         self.perform(actions);
     }
 
-    fn stop_now(&mut self) {
+    pub(crate) fn stop_now(&mut self) {
         info!("stopping at once");
         let actions = self.generations.stop_now();
         self.perform(actions);
@@ -491,7 +330,7 @@ impl Front {
         let farewell = match note {
             Note::Gone { generation, .. } => self
                 .workers
-                .get(generation)
+                .get(*generation)
                 .map(|worker| Farewell { drained: worker.drained, report: worker.report.clone() }),
             _ => None,
         };
@@ -503,7 +342,7 @@ impl Front {
             }
             // Its number of connections is what a successor needs descriptors for.
             Note::Began { incumbent: Some(incumbent), .. } => {
-                self.order(*incumbent, ToWorker::Report);
+                self.workers.tell(*incumbent, ToWorker::Report);
             }
             Note::Committed { .. } => {
                 // One that died on the way has nothing left to drain.
@@ -526,7 +365,7 @@ impl Front {
         let addresses: Vec<String> =
             listeners.addresses().iter().map(|address| address.to_string()).collect();
         println!("holdfast {} listens on {}", crate::VERSION, addresses.join(" and "));
-        for line in self.workers.get(&id).iter().flat_map(|worker| &worker.greeting) {
+        for line in self.workers.get(id).iter().flat_map(|worker| &worker.greeting) {
             println!("{line}");
         }
         println!("replace the worker at any time with: holdfast takeover");
@@ -534,7 +373,7 @@ impl Front {
 
     /// The process, age and program of a living generation, for status.
     pub(crate) fn particulars(&self, id: GenerationId) -> Option<(Pid, Duration, &Program)> {
-        let worker = self.workers.get(&id)?;
+        let worker = self.workers.get(id)?;
         let program = self.generations.living.get(&id)?.program;
         Some((worker.pid, worker.started_at.elapsed(), self.programs.get(program)))
     }
@@ -578,6 +417,7 @@ const fn to_worker(order: Order) -> ToWorker {
         Order::StopAccepting => ToWorker::StopAccepting,
         Order::Drain(drain) => ToWorker::Drain(drain),
         Order::Lease { epoch } => ToWorker::Lease { epoch },
+        Order::Reaped { generation } => ToWorker::Reaped { generation },
     }
 }
 

@@ -11,8 +11,9 @@
 //!                                     Ending ◄── Draining
 //! ```
 //!
-//! Events come in, actions go out; `front.rs` performs them. A takeover's own steps are in
-//! `takeover.rs`, which is part of the same machine.
+//! Events come in, actions go out; `front.rs` performs them. The same machine goes on in
+//! `takeover.rs` (an incumbent and a successor), `failing.rs` (what goes wrong), `leaving.rs` (the front
+//! stops) and `steps.rs` (what each of them is made of).
 //!
 //! **Invariants** (each explored in `explored.rs` over every reachable state × every event)
 //! - At most one generation holds the writer lease.
@@ -24,12 +25,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use handoff::message::{Drain, GenerationId, Newcomers};
+use handoff::message::{Drain, GenerationId};
 
 use crate::event::{
-    Action, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit, Failure,
-    LINK_GRACE, Note, Order, ProgramId, Rules, SHORT_LIFE, STEP_TIMEOUT, TakeoverDenied,
-    TakeoverNumber, respawn_pause,
+    Action, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit, Failure, Note,
+    Order, ProgramId, Rules, TakeoverDenied, TakeoverNumber,
 };
 use crate::takeover::{Step, Takeover};
 
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// Whether it may be accepting.
-    const fn may_accept(self) -> bool {
+    pub(crate) const fn may_accept(self) -> bool {
         matches!(self, Self::Admitting | Self::Serving | Self::Stopping | Self::Emptying)
     }
 }
@@ -89,6 +89,8 @@ pub(crate) struct Generation {
     pub(crate) failing: Vec<String>,
     /// Whether it can still be told anything.
     pub(crate) linked: bool,
+    /// Who takes its connections over.
+    pub(crate) heir: Option<GenerationId>,
 }
 
 /// What the front is about.
@@ -195,51 +197,6 @@ impl Generations {
             }
             Some(state) => Err(DrainDenied::NotDraining { generation: id, state: state.word() }),
         }
-    }
-
-    /// Ends everything in good order; asked again, at once.
-    pub(crate) fn stop(&mut self) -> Vec<Action> {
-        if self.course == Course::Leaving {
-            return self.stop_now();
-        }
-        let mut actions = vec![
-            Action::ClearDeadline(Deadline::Respawn),
-            Action::ClearDeadline(Deadline::Soaked),
-            Action::SetDeadline(Deadline::Stop, self.rules.stop_timeout),
-        ];
-        self.course = Course::Leaving;
-        self.pending = None;
-        for id in self.living.keys().copied().collect::<Vec<_>>() {
-            match self.living[&id].state {
-                State::Starting => self.kill(id, &mut actions),
-                State::Admitting | State::Serving => {
-                    actions.push(Action::ClearDeadline(Deadline::Accepting(id)));
-                    self.tell_to_stop(id, &mut actions);
-                }
-                State::Stopped | State::Draining | State::Emptying => {
-                    self.drain(id, self.last_drain(), &mut actions);
-                }
-                State::Stopping | State::Ending => {}
-            }
-        }
-        self.advance_leaving(&mut actions);
-        actions
-    }
-
-    /// Ends everything at once.
-    pub(crate) fn stop_now(&mut self) -> Vec<Action> {
-        let mut actions = vec![
-            Action::ClearDeadline(Deadline::Respawn),
-            Action::ClearDeadline(Deadline::Soaked),
-            Action::ClearDeadline(Deadline::Stop),
-        ];
-        self.course = Course::Leaving;
-        self.pending = None;
-        for id in self.living.keys().copied().collect::<Vec<_>>() {
-            self.kill(id, &mut actions);
-        }
-        self.advance_leaving(&mut actions);
-        actions
     }
 
     /// The one place where what happens changes what is.
@@ -354,314 +311,5 @@ impl Generations {
                 self.roll_back(Failure::Failing { failing }, actions);
             }
         }
-    }
-
-    fn on_not_ready(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        if let Some(generation) = self.living.get(&id) {
-            let failing = generation.failing.clone();
-            let failure = Failure::NotReady { limit: self.rules.ready_timeout, failing };
-            self.fail(id, State::Starting, failure, actions);
-        }
-    }
-
-    fn on_unfit(&mut self, id: GenerationId, failure: Failure, actions: &mut Vec<Action>) {
-        if let Failure::NotStarted { .. } = failure {
-            // There is no process whose exit would tell.
-            self.clear_deadlines(id, actions);
-            if self.living.remove(&id).is_some() {
-                self.on_start_failed(id, failure, Duration::ZERO, actions);
-            }
-            return;
-        }
-        match self.state(id) {
-            Some(state @ (State::Starting | State::Admitting)) => {
-                self.fail(id, state, failure, actions);
-            }
-            Some(State::Serving) if self.successor_during(id).is_some() => {
-                self.roll_back(failure, actions);
-            }
-            Some(_) => self.on_link_ended(id, actions),
-            None => {}
-        }
-    }
-
-    /// Usually the process is on its way out and its exit says more. One that stays can no longer
-    /// be told anything, and is ended.
-    fn on_link_ended(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        if let Some(generation) = self.living.get_mut(&id)
-            && generation.state != State::Ending
-        {
-            generation.linked = false;
-            actions.push(Action::SetDeadline(Deadline::Exited(id), LINK_GRACE));
-        }
-    }
-
-    /// A process that had every reason to be gone is still there.
-    fn on_not_exited(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        let Some(state) = self.state(id) else { return };
-        let during = self.successor_during(id).unwrap_or_else(|| during_of(state));
-        match state {
-            State::Starting | State::Admitting => {
-                self.fail(id, state, Failure::LinkEnded { during }, actions);
-            }
-            State::Serving if self.successor_during(id).is_some() => {
-                self.roll_back(Failure::LinkEnded { during }, actions);
-            }
-            _ => self.kill(id, actions),
-        }
-    }
-
-    fn on_overran(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        if let Some(State::Draining | State::Emptying) = self.state(id) {
-            actions.push(Action::Note(Note::Overran(id)));
-            self.kill(id, actions);
-        }
-    }
-
-    fn on_exited(
-        &mut self,
-        id: GenerationId,
-        exit: Exit,
-        lived: Duration,
-        actions: &mut Vec<Action>,
-    ) {
-        // Asked while it is still among the living.
-        let successor_during = self.successor_during(id);
-        let Some(gone) = self.living.remove(&id) else { return };
-        for deadline in deadlines_of(id) {
-            actions.push(Action::ClearDeadline(deadline));
-        }
-        if self.lease == Some(id) {
-            self.lease = None;
-        }
-        if self.course == Course::Leaving {
-            actions.push(Action::Note(Note::Gone { generation: id, exit }));
-            return self.advance_leaving(actions);
-        }
-        if let Some(during) = successor_during
-            && gone.state != State::Ending
-        {
-            return self.roll_back(Failure::Exited { exit, during }, actions);
-        }
-        let was_told_to_go =
-            matches!(gone.state, State::Draining | State::Emptying | State::Ending);
-        match (&self.course, gone.state) {
-            (Course::Launching(launched), state) if *launched == id => {
-                if state == State::Ending {
-                    // Its failure was told when it was killed.
-                    self.relaunch(lived, actions);
-                } else {
-                    let during = during_of(state);
-                    self.on_start_failed(id, Failure::Exited { exit, during }, lived, actions);
-                }
-            }
-            (Course::Takeover(takeover), _) => {
-                let takeover = takeover.clone();
-                if was_told_to_go {
-                    actions.push(Action::Note(Note::Gone { generation: id, exit }));
-                } else {
-                    actions.push(Action::Note(Note::Crashed { generation: id, exit }));
-                }
-                self.on_takeover_exited(takeover, id, lived, actions);
-            }
-            (Course::Steady, _) if !self.is_served() => {
-                actions.push(Action::Note(Note::Crashed { generation: id, exit }));
-                self.relaunch(lived, actions);
-            }
-            _ => {
-                actions.push(Action::Note(Note::Gone { generation: id, exit }));
-                self.begin_pending(actions);
-            }
-        }
-    }
-
-    /// A generation that was starting failed in a way the process itself did not survive.
-    fn on_start_failed(
-        &mut self,
-        id: GenerationId,
-        failure: Failure,
-        lived: Duration,
-        actions: &mut Vec<Action>,
-    ) {
-        match &self.course {
-            Course::Takeover(_) if self.successor_during(id).is_some() => {
-                self.roll_back(failure, actions);
-            }
-            Course::Takeover(takeover) => {
-                let takeover = takeover.clone();
-                actions.push(Action::Note(Note::NotServing { generation: id, failure }));
-                self.on_takeover_exited(takeover, id, lived, actions);
-            }
-            Course::Launching(launched) if *launched == id => {
-                actions.push(Action::Note(Note::NotServing { generation: id, failure }));
-                self.relaunch(lived, actions);
-            }
-            _ => {}
-        }
-    }
-
-    /// A starting or admitted generation is not what it should be: a takeover rolls back, a launch
-    /// is repeated once it is gone.
-    fn fail(
-        &mut self,
-        id: GenerationId,
-        state: State,
-        failure: Failure,
-        actions: &mut Vec<Action>,
-    ) {
-        if self.state(id) != Some(state) {
-            return;
-        }
-        if self.successor_during(id).is_some() {
-            return self.roll_back(failure, actions);
-        }
-        self.kill(id, actions);
-        if self.course != Course::Leaving {
-            actions.push(Action::Note(Note::NotServing { generation: id, failure }));
-        }
-    }
-
-    /// The pieces every course is made of.
-    pub(crate) fn state(&self, id: GenerationId) -> Option<State> {
-        self.living.get(&id).map(|generation| generation.state)
-    }
-
-    pub(crate) fn set_state(&mut self, id: GenerationId, state: State) {
-        if let Some(generation) = self.living.get_mut(&id) {
-            generation.state = state;
-        }
-    }
-
-    pub(crate) fn serving(&self) -> Option<GenerationId> {
-        self.living.iter().find(|(_, g)| g.state == State::Serving).map(|(id, _)| *id)
-    }
-
-    fn is_served(&self) -> bool {
-        self.serving().is_some()
-    }
-
-    pub(crate) fn launch(&mut self, program: ProgramId, actions: &mut Vec<Action>) -> GenerationId {
-        let id = self.next;
-        self.next = id.next();
-        let generation =
-            Generation { state: State::Starting, program, failing: Vec::new(), linked: true };
-        self.living.insert(id, generation);
-        actions.push(Action::Spawn { generation: id, program });
-        actions.push(Action::SetDeadline(Deadline::Ready(id), self.rules.ready_timeout));
-        actions.push(Action::Note(Note::Started(id)));
-        id
-    }
-
-    fn launch_current(&mut self, actions: &mut Vec<Action>) {
-        let id = self.launch(self.current, actions);
-        self.course = Course::Launching(id);
-    }
-
-    /// Starts the current program again after a generation that lived this long: at once, unless
-    /// lives have been short. What an operator asked for never waits.
-    pub(crate) fn relaunch(&mut self, lived: Duration, actions: &mut Vec<Action>) {
-        self.short_lives = if lived < SHORT_LIFE { self.short_lives.saturating_add(1) } else { 1 };
-        self.course = Course::Pausing;
-        if self.pending.is_some() {
-            return self.begin_pending(actions);
-        }
-        let pause = respawn_pause(self.short_lives);
-        if pause.is_zero() {
-            return self.launch_current(actions);
-        }
-        actions.push(Action::Note(Note::Pausing(pause)));
-        actions.push(Action::SetDeadline(Deadline::Respawn, pause));
-    }
-
-    pub(crate) fn admit(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        self.set_state(id, State::Admitting);
-        actions.push(Action::Tell(id, Order::Admit));
-        actions.push(Action::SetDeadline(Deadline::Accepting(id), STEP_TIMEOUT));
-    }
-
-    pub(crate) fn tell_to_stop(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        self.set_state(id, State::Stopping);
-        actions.push(Action::Tell(id, Order::StopAccepting));
-        actions.push(Action::SetDeadline(Deadline::Stopped(id), STEP_TIMEOUT));
-    }
-
-    pub(crate) fn drain(&mut self, id: GenerationId, timeout: Duration, actions: &mut Vec<Action>) {
-        self.set_state(id, State::Draining);
-        actions.push(Action::Tell(id, Order::Drain(Drain::within(timeout))));
-        actions.push(Action::SetDeadline(Deadline::Drained(id), timeout + DRAIN_GRACE));
-    }
-
-    pub(crate) fn empty(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        self.set_state(id, State::Emptying);
-        let timeout = self.rules.drain_timeout;
-        let drain = Drain { newcomers: Newcomers::Serve, ..Drain::within(timeout) };
-        actions.push(Action::Tell(id, Order::Drain(drain)));
-        actions.push(Action::SetDeadline(Deadline::Drained(id), timeout + DRAIN_GRACE));
-        actions.push(Action::Note(Note::Emptying(id)));
-    }
-
-    /// The writer lease passes to `id`, under a new epoch.
-    pub(crate) fn grant_lease(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        self.lease = Some(id);
-        self.epoch += 1;
-        actions.push(Action::Tell(id, Order::Lease { epoch: self.epoch }));
-    }
-
-    pub(crate) fn kill(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        self.clear_deadlines(id, actions);
-        self.set_state(id, State::Ending);
-        actions.push(Action::Kill(id));
-        // SIGKILL can only be late; it is sent again until it is not.
-        actions.push(Action::SetDeadline(Deadline::Exited(id), EXIT_TIMEOUT));
-    }
-
-    fn clear_deadlines(&self, id: GenerationId, actions: &mut Vec<Action>) {
-        if self.living.contains_key(&id) {
-            actions.extend(deadlines_of(id).map(Action::ClearDeadline));
-        }
-    }
-
-    /// `id` serves, nothing else is going on.
-    pub(crate) fn settle_on(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
-        if self.lease != Some(id) {
-            self.grant_lease(id, actions);
-        }
-        self.course = Course::Steady;
-        self.begin_pending(actions);
-    }
-
-    /// The drain a stopping front allows: what is left after it is spent on ending the processes.
-    fn last_drain(&self) -> Duration {
-        let timeout = self.rules.stop_timeout;
-        timeout.saturating_sub((timeout / 10).min(Duration::from_millis(500)))
-    }
-
-    fn advance_leaving(&self, actions: &mut Vec<Action>) {
-        if !self.living.values().any(|g| g.state.may_accept()) {
-            actions.push(Action::CloseListeners);
-        }
-        if self.living.is_empty() {
-            actions.push(Action::ClearDeadline(Deadline::Stop));
-            actions.push(Action::Leave);
-        }
-    }
-}
-
-fn deadlines_of(id: GenerationId) -> impl Iterator<Item = Deadline> {
-    [
-        Deadline::Ready(id),
-        Deadline::Accepting(id),
-        Deadline::Stopped(id),
-        Deadline::Drained(id),
-        Deadline::Exited(id),
-    ]
-    .into_iter()
-}
-
-pub(crate) const fn during_of(state: State) -> During {
-    match state {
-        State::Starting => During::Start,
-        State::Admitting => During::Admission,
-        _ => During::Service,
     }
 }

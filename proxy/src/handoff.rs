@@ -36,7 +36,7 @@ pub(crate) enum Word {
 /// The front's side of the conversation.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    orders: mpsc::Sender<ToWorker>,
+    orders: mpsc::Sender<(ToWorker, Option<OwnedFd>)>,
 }
 
 impl Conversation {
@@ -56,7 +56,12 @@ impl Conversation {
     /// Passes an order on. One that finds the queue full is lost: such a worker has not read for
     /// 32 orders, and the deadline of whatever it was told will pass.
     pub(crate) fn tell(&self, order: ToWorker) {
-        if let Err(error) = self.orders.try_send(order) {
+        self.hand(order, None);
+    }
+
+    /// As [`Self::tell`], with a descriptor that the worker is to have.
+    pub(crate) fn hand(&self, order: ToWorker, descriptor: Option<OwnedFd>) {
+        if let Err(error) = self.orders.try_send((order, descriptor)) {
             tracing::debug!(%error, "a worker takes no orders");
         }
     }
@@ -66,7 +71,7 @@ async fn converse(
     link: Link,
     hello: Hello,
     listeners: Arc<Listeners>,
-    mut orders: mpsc::Receiver<ToWorker>,
+    mut orders: mpsc::Receiver<(ToWorker, Option<OwnedFd>)>,
     words: mpsc::Sender<Word>,
 ) {
     let id = hello.generation;
@@ -91,10 +96,11 @@ async fn converse(
                 Err(error) => Word::Broke(id, chain(&error)),
             },
             order = orders.recv() => match order {
-                Some(order) => {
+                Some((order, descriptor)) => {
                     allowance.earn();
+                    let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
                     // A worker that is gone is met by the next receive.
-                    let _ = link.send(&order, &[]).await;
+                    let _ = link.send(&order, &descriptors).await;
                     continue;
                 }
                 None => return,

@@ -1,20 +1,26 @@
 //! `holdfast`: the process that holds the port, and the commands that speak to it.
 
+mod asked;
 mod cli;
 mod control;
 mod event;
 #[cfg(test)]
 mod explored;
+mod failing;
 mod front;
 mod generation;
 mod handoff;
+mod leaving;
 mod listener;
 mod program;
 mod reap;
+mod signals;
 mod spawn;
 mod status;
+mod steps;
 mod story;
 mod takeover;
+mod workers;
 
 use std::process::ExitCode;
 

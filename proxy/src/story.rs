@@ -95,6 +95,7 @@ impl Story {
             outcome: record.outcome,
             reason: record.reason.clone(),
             phases: record.phases,
+            moved: record.drained.map(|drained| drained.moved),
             finished: record.drained.map(|drained| drained.finished),
             closed: record.drained.map(|drained| drained.closed),
             cut: record.drained.map(|drained| drained.cut),
@@ -253,16 +254,20 @@ impl Story {
         record.phases.drained_ms = Some(elapsed_ms);
         record.drained = Some(drained);
         let number = record.number;
-        let Drained { finished, closed, cut } = drained;
+        let Drained { moved, finished, closed, cut } = drained;
         info!(
             generation = %id,
+            moved = moved.total(),
             finished = finished.total(),
             closed = closed.total(),
             cut = cut.total(),
             elapsed_ms,
             "drained"
         );
-        self.send(number, Answer::Drained { generation: id, finished, closed, cut, elapsed_ms });
+        self.send(
+            number,
+            Answer::Drained { generation: id, moved, finished, closed, cut, elapsed_ms },
+        );
         if is_over {
             self.done(number, Outcome::Committed, cut.total(), None);
         }

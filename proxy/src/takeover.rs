@@ -170,6 +170,10 @@ impl Generations {
         {
             let takeover = takeover.clone();
             actions.push(Action::Note(Note::Switched { successor }));
+            actions.push(Action::Introduce { incumbent, successor });
+            if let Some(generation) = self.living.get_mut(&incumbent) {
+                generation.heir = Some(successor);
+            }
             self.soak(takeover, actions);
         }
     }

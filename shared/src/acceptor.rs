@@ -16,6 +16,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -210,6 +212,21 @@ enum Io {
 }
 
 impl Stream {
+    /// Takes a connection into this process's event loop that another one had accepted.
+    ///
+    /// # Errors
+    /// When the descriptor is no stream socket of a kind that is listened on, or cannot be polled.
+    pub fn adopt(descriptor: OwnedFd) -> io::Result<Self> {
+        let io = match socket_domain(&descriptor)? {
+            AddressFamily::UNIX => Io::Unix(UnixStream::from_std(descriptor.into())?),
+            AddressFamily::INET | AddressFamily::INET6 => {
+                Io::Tcp(TcpStream::from_std(descriptor.into())?)
+            }
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connection")),
+        };
+        Ok(Self { io, place: None })
+    }
+
     /// Takes the connection out of the event loop, with its descriptor still non-blocking.
     ///
     /// # Errors

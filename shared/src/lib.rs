@@ -14,9 +14,10 @@
 //!   │◄─────────────── Accepting   │                               │
 //!   │ StopAccepting ──────────────┼──────────────────────────────►│
 //!   │◄────────────────────────────┼───────────────────── Stopped  │   ← switched
+//!   │ MigrateFrom + link ────────►│◄═ a few idle connections ═════│ MigrateTo + link
 //!   │     soak: g8 serves and stays healthy; else g7 is sent Admit again
 //!   │ Drain ──────────────────────┼──────────────────────────────►│   ← committed
-//!   │ Lease ─────────────────────►│                               │
+//!   │ Lease ─────────────────────►│◄═ every other connection ═════│
 //!   │◄────────────────────────────┼───────────────────── Drained  │   exits 0
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod fd_passing;
 pub mod limits;
 pub mod link;
 pub mod message;
+pub mod migrate;
 pub mod signals;
 pub mod socket;
 mod stance;
@@ -39,4 +41,4 @@ pub use acceptor::{Acceptor, Peer, Stream};
 pub use message::{Connections, Drain, Drained, GenerationId, Newcomers, Ready, Report};
 pub use socket::Address;
 pub use stance::Stance;
-pub use worker::{StartFailed, Worker};
+pub use worker::{Arrival, Migration, Mover, StartFailed, Worker};

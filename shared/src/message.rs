@@ -108,6 +108,21 @@ pub enum ToWorker {
     Drain(Drain),
     /// Tell how you are; answered by [`ToFront::Report`].
     Report,
+    /// The attached end of a migration link leads to your successor: it can take your connections.
+    MigrateTo {
+        /// Who it is.
+        successor: GenerationId,
+    },
+    /// The attached end of a migration link leads to the incumbent: its connections will come.
+    MigrateFrom {
+        /// Who it is.
+        incumbent: GenerationId,
+    },
+    /// This generation, whose connections were coming to you, is gone and reaped.
+    Reaped {
+        /// Who it was.
+        generation: GenerationId,
+    },
 }
 
 /// What a worker says to the front.
@@ -206,13 +221,17 @@ pub enum Newcomers {
 /// How a drain went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drained {
+    /// Connections that the successor serves now.
+    #[serde(default)]
+    pub moved: Connections,
     /// Connections that ended by themselves or after their last response.
     #[serde(default)]
     pub finished: Connections,
     /// Connections that were told to come back and closed politely (WebSocket close 1012).
     #[serde(default)]
     pub closed: Connections,
-    /// Connections with work unfinished when the deadline came.
+    /// Connections with work unfinished when the deadline came, or whose successor was lost with
+    /// them.
     #[serde(default)]
     pub cut: Connections,
 }
@@ -294,6 +313,9 @@ mod tests {
             ToWorker::Lease { epoch: 4 },
             ToWorker::Drain(Drain::within(Duration::from_micros(1))),
             ToWorker::Report,
+            ToWorker::MigrateTo { successor: GenerationId::new(8) },
+            ToWorker::MigrateFrom { incumbent: GenerationId::new(7) },
+            ToWorker::Reaped { generation: GenerationId::new(7) },
         ];
         for message in to_worker {
             let bytes = serde_json::to_vec(&message).unwrap();

@@ -168,13 +168,16 @@ fn last_takeover(last: &LastTakeover) -> String {
             line.push_str(&format!(" · {phase} {}", spoken(ms)));
         }
     }
-    if let (Some(finished), Some(closed), Some(cut)) = (last.finished, last.closed, last.cut) {
-        line.push_str(&format!(
-            " · finished {} · closed {} · cut {}",
-            finished.total(),
-            closed.total(),
-            cut.total()
-        ));
+    let counts = [
+        ("moved", last.moved),
+        ("finished", last.finished),
+        ("closed", last.closed),
+        ("cut", last.cut),
+    ];
+    for (what, connections) in counts {
+        if let Some(connections) = connections {
+            line.push_str(&format!(" · {what} {}", connections.total()));
+        }
     }
     line
 }

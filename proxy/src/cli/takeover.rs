@@ -157,8 +157,9 @@ fn spoken_answer(answer: &Answer) -> Option<String> {
         Answer::Committed { successor, elapsed_ms, .. } => {
             format!("{successor} committed after {}", spoken(*elapsed_ms))
         }
-        Answer::Drained { generation, finished, closed, cut, .. } => format!(
-            "{generation} drained: finished {} · closed {} · cut {}",
+        Answer::Drained { generation, moved, finished, closed, cut, .. } => format!(
+            "{generation} drained: moved {} · finished {} · closed {} · cut {}",
+            moved.total(),
             finished.total(),
             closed.total(),
             cut.total()

@@ -86,6 +86,8 @@ pub(crate) enum Answer {
     /// The incumbent is gone.
     Drained {
         generation: GenerationId,
+        #[serde(default)]
+        moved: Connections,
         finished: Connections,
         closed: Connections,
         cut: Connections,
@@ -182,6 +184,8 @@ pub(crate) struct LastTakeover {
     pub(crate) outcome: Outcome,
     pub(crate) reason: Option<String>,
     pub(crate) phases: Phases,
+    #[serde(default)]
+    pub(crate) moved: Option<Connections>,
     pub(crate) finished: Option<Connections>,
     pub(crate) closed: Option<Connections>,
     pub(crate) cut: Option<Connections>,

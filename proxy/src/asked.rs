@@ -1,0 +1,85 @@
+//! What callers of the control socket ask of the front's task, and what they are told at once.
+//!
+//! Whoever asked may have left before the answer; none of them is waited for.
+
+use std::path::PathBuf;
+
+use ::handoff::message::{GenerationId, Report};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use crate::control::protocol::TakeoverRequest;
+use crate::control::server::{Asked, StatusInParts, Watch};
+use crate::event::TakeoverDenied;
+use crate::front::Front;
+use crate::generation::State;
+use crate::program::ProgramChange;
+
+impl Front {
+    pub(crate) fn on_asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Status { reply } => {
+                let status = self.status();
+                let reports = self.ask_everyone();
+                let _ = reply.send(StatusInParts { status, reports });
+            }
+            Asked::Takeover { request, reply } => {
+                let _ = reply.send(self.begin_takeover(request).map_err(|d| d.to_string()));
+            }
+            Asked::Report { generation, reply } => self.workers.ask(generation, reply),
+            Asked::Drain { generation, reply } => {
+                let outcome = self.generations.drain_now(generation);
+                let _ = reply.send(match outcome {
+                    Ok(actions) => {
+                        info!(%generation, "drain cut short");
+                        self.perform(actions);
+                        Ok(())
+                    }
+                    Err(denied) => Err(denied.to_string()),
+                });
+            }
+            Asked::Stop { now, reply } => {
+                let _ = reply.send(());
+                if now {
+                    self.stop_now();
+                } else {
+                    self.stop();
+                }
+            }
+        }
+    }
+
+    fn begin_takeover(&mut self, request: TakeoverRequest) -> Result<Watch, TakeoverDenied> {
+        let change = ProgramChange {
+            path: request.program.map(PathBuf::from),
+            arguments: request.arguments.map(|a| a.into_iter().map(Into::into).collect()),
+            environment: request
+                .environment
+                .map(|e| e.into_iter().map(|(n, v)| (n.into(), v.into())).collect()),
+        };
+        let program = (change != ProgramChange::default())
+            .then(|| self.programs.changed(self.generations.current, change));
+        let (takeover, actions) = self.generations.request_takeover(program)?;
+        info!(takeover = takeover.0, "takeover requested");
+        let events = self.story.follow(takeover);
+        self.perform(actions);
+        Ok(Watch { takeover: takeover.0, events })
+    }
+
+    fn ask_everyone(&mut self) -> Vec<(GenerationId, oneshot::Receiver<Report>)> {
+        let ids: Vec<_> = self
+            .generations
+            .living
+            .iter()
+            .filter(|(_, g)| g.state != State::Ending)
+            .map(|(id, _)| *id)
+            .collect();
+        ids.into_iter()
+            .map(|id| {
+                let (reply, report) = oneshot::channel();
+                self.workers.ask(id, reply);
+                (id, report)
+            })
+            .collect()
+    }
+}

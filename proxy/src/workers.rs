@@ -1,0 +1,176 @@
+//! The workers' processes, as the front knows them: their pids, their links, what they last said.
+//!
+//! **Invariants**
+//! - A worker is here from its start until it is reaped *and* its last words are heard: it says how its
+//!   drain went and exits, and SIGCHLD may overtake the link.
+//! - The front keeps no end of a migration link, so each of the two workers sees the other's end
+//!   close.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::handoff::link;
+use ::handoff::message::{Drained, GenerationId, Hello, Report, ToWorker};
+use nix::unistd::Pid;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use crate::event::{Exit, Failure};
+use crate::handoff::{Conversation, Word, chain};
+use crate::listener::Listeners;
+use crate::program::Program;
+use crate::spawn::{self, Spawned};
+
+/// One worker's process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) pid: Pid,
+    pub(crate) started_at: Instant,
+    /// `None` once its link has ended.
+    conversation: Option<Conversation>,
+    /// Set once it is reaped, while its last words are awaited.
+    exit: Option<Exit>,
+    /// What it last said of itself.
+    pub(crate) report: Report,
+    /// Who waits for it to say so again.
+    asked: Vec<oneshot::Sender<Report>>,
+    pub(crate) drained: Option<Drained>,
+    pub(crate) greeting: Vec<String>,
+}
+
+/// Every worker that is not buried.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    living: BTreeMap<GenerationId, Worker>,
+}
+
+impl Workers {
+    /// Starts a worker and introduces the front to it.
+    ///
+    /// # Errors
+    /// [`Failure::NotStarted`], with the whole reason.
+    pub(crate) fn start(
+        &mut self,
+        program: &Program,
+        log_file: Option<&Path>,
+        hello: Hello,
+        listeners: Arc<Listeners>,
+        words: mpsc::Sender<Word>,
+    ) -> Result<(), Failure> {
+        let id = hello.generation;
+        let Spawned { pid, link } = spawn::spawn(program, log_file)
+            .map_err(|error| Failure::NotStarted { reason: chain(&error) })?;
+        // Without a conversation its deadline to be ready passes.
+        let conversation = Conversation::begin(link, hello, listeners, words)
+            .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))
+            .ok();
+        debug!(generation = %id, pid = pid.as_raw(), program = %program, "spawned");
+        let worker = Worker {
+            pid,
+            started_at: Instant::now(),
+            conversation,
+            exit: None,
+            report: Report::default(),
+            asked: Vec::new(),
+            drained: None,
+            greeting: Vec::new(),
+        };
+        self.living.insert(id, worker);
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, id: GenerationId) -> Option<&Worker> {
+        self.living.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: GenerationId) -> Option<&mut Worker> {
+        self.living.get_mut(&id)
+    }
+
+    /// Tells a worker something, if its link still stands.
+    pub(crate) fn tell(&self, id: GenerationId, order: ToWorker) {
+        if let Some(conversation) = self.conversation(id) {
+            conversation.tell(order);
+        }
+    }
+
+    /// Gives two workers an end each of a link of their own.
+    pub(crate) fn introduce(&self, incumbent: GenerationId, successor: GenerationId) {
+        let (Some(to_incumbent), Some(to_successor)) =
+            (self.conversation(incumbent), self.conversation(successor))
+        else {
+            return;
+        };
+        match link::pair() {
+            Ok((one, other)) => {
+                to_successor.hand(ToWorker::MigrateFrom { incumbent }, Some(one));
+                to_incumbent.hand(ToWorker::MigrateTo { successor }, Some(other));
+            }
+            Err(error) => warn!(%error, "connections stay: no migration link could be made"),
+        }
+    }
+
+    /// Ends a worker's process group at once, unless it is reaped: its pid may be another's then.
+    pub(crate) fn kill(&self, id: GenerationId) {
+        if let Some(worker) = self.living.get(&id)
+            && worker.exit.is_none()
+        {
+            spawn::kill_group(worker.pid);
+        }
+    }
+
+    /// Asks a worker how it is.
+    pub(crate) fn ask(&mut self, id: GenerationId, reply: oneshot::Sender<Report>) {
+        if let Some(worker) = self.living.get_mut(&id)
+            && let Some(conversation) = &worker.conversation
+        {
+            worker.asked.retain(|asked| !asked.is_closed());
+            worker.asked.push(reply);
+            conversation.tell(ToWorker::Report);
+        }
+    }
+
+    /// A worker said how it is.
+    pub(crate) fn reported(&mut self, id: GenerationId, report: Report) {
+        if let Some(worker) = self.living.get_mut(&id) {
+            for asked in worker.asked.drain(..) {
+                // Whoever asked may have left.
+                let _ = asked.send(report.clone());
+            }
+            worker.report = report;
+        }
+    }
+
+    /// A worker's link has ended.
+    pub(crate) fn end_conversation(&mut self, id: GenerationId) {
+        if let Some(worker) = self.living.get_mut(&id) {
+            worker.conversation = None;
+            worker.asked.clear();
+        }
+    }
+
+    /// A process was reaped: which worker it was, if it was one.
+    pub(crate) fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<GenerationId> {
+        let (id, worker) =
+            self.living.iter_mut().find(|(_, w)| w.pid == pid && w.exit.is_none())?;
+        worker.exit = Some(exit);
+        Some(*id)
+    }
+
+    /// How a worker ended and how long it had lived, once it is reaped and has said its last word.
+    pub(crate) fn end_of(&self, id: GenerationId) -> Option<(Exit, Duration)> {
+        let worker = self.living.get(&id).filter(|worker| worker.conversation.is_none())?;
+        Some((worker.exit?, worker.started_at.elapsed()))
+    }
+
+    /// Forgets a worker.
+    pub(crate) fn bury(&mut self, id: GenerationId) {
+        self.living.remove(&id);
+    }
+
+    fn conversation(&self, id: GenerationId) -> Option<&Conversation> {
+        self.living.get(&id)?.conversation.as_ref()
+    }
+}

@@ -1,0 +1,302 @@
+//! The incumbent's side of a migration: asks its connections in waves, offers what is frozen, and
+//! takes back what the successor does not get.
+//!
+//! **Invariants**
+//! - At most [`MOST_OFFERS`] offers are not answered: descriptors on their way count against the user's
+//!   limit (unix(7), ETOOMANYREFS).
+//! - A connection that is frozen is either started by the successor or given back to the worker; it is
+//!   never dropped here while it is ours.
+//! - `Abort` is sent before anything thaws.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use super::roster::{Answer, Roster};
+use super::snapshot::{Frozen, Kind};
+use super::wire::{self, ToSource, ToTarget, WAVE};
+use crate::link::{Link, LinkError};
+use crate::message::Connections;
+
+/// How many offers may be on their way.
+const MOST_OFFERS: usize = 4;
+/// How many connections go ahead of the others, before the takeover is committed.
+const CANARY: usize = 8;
+
+/// How much is to move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing: what is frozen thaws.
+    #[default]
+    Nothing,
+    /// A few, to see that it goes well.
+    Canary,
+    /// Everything that can.
+    Everything,
+}
+
+/// What has come of it so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Connections the successor serves.
+    pub moved: Connections,
+    /// Connections the successor would not take; they stay.
+    pub rejected: u64,
+    /// Connections that were the successor's when it went away.
+    pub lost: Connections,
+    /// Whether there is a successor to move to.
+    pub linked: bool,
+}
+
+/// Why a connection comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// The migration ended before it was the successor's; it may be asked again.
+    Aborted,
+    /// The successor would not take it; asking again would get the same answer.
+    Rejected,
+}
+
+/// The incumbent's side.
+#[derive(Debug)]
+pub struct Source {
+    roster: Roster,
+    answers: mpsc::UnboundedReceiver<Answer>,
+    extent: watch::Receiver<Extent>,
+    progress: watch::Sender<Moved>,
+    link: Option<Link>,
+    /// Asked, and without an answer.
+    outstanding: BTreeSet<u64>,
+    frozen: Vec<Frozen>,
+    offers: VecDeque<Offer>,
+    /// The number from which on nobody was asked.
+    unasked: u64,
+    seq: u64,
+}
+
+#[derive(Debug)]
+struct Offer {
+    seq: u64,
+    batch: Vec<Frozen>,
+    committed: bool,
+}
+
+impl Source {
+    /// A source that moves connections of the roster as far as `extent` says.
+    #[must_use]
+    pub fn new(extent: watch::Receiver<Extent>) -> (Self, Roster, watch::Receiver<Moved>) {
+        let (roster, answers) = Roster::new();
+        let (progress, moved) = watch::channel(Moved::default());
+        let source = Self {
+            roster: roster.clone(),
+            answers,
+            extent,
+            progress,
+            link: None,
+            outstanding: BTreeSet::new(),
+            frozen: Vec::new(),
+            offers: VecDeque::new(),
+            unasked: 0,
+            seq: 0,
+        };
+        (source, roster, moved)
+    }
+
+    /// Moves connections over whichever link comes from `links`, for as long as the worker lives.
+    /// `resume` serves a connection that comes back.
+    pub async fn run(
+        mut self,
+        mut links: mpsc::Receiver<Link>,
+        mut resume: impl FnMut(Frozen, Returned),
+    ) {
+        loop {
+            let extent = *self.extent.borrow_and_update();
+            // Without a link, too: one that was asked in time may freeze after the link's end.
+            let step = if extent == Extent::Nothing || self.link.is_none() {
+                self.abort(&mut resume).await
+            } else {
+                self.advance(extent).await
+            };
+            if let Err(error) = step {
+                self.unlink(&error, &mut resume);
+            }
+            tokio::select! {
+                Some(answer) = self.answers.recv() => self.on_answer(answer),
+                word = receive(self.link.as_ref()) => match word {
+                    Ok(Some(word)) => {
+                        if let Err(error) = self.on_word(word, &mut resume).await {
+                            self.unlink(&error, &mut resume);
+                        }
+                    }
+                    Ok(None) => self.unlink(&"it closed its end", &mut resume),
+                    Err(error) => self.unlink(&error, &mut resume),
+                },
+                link = links.recv() => match link {
+                    Some(link) => {
+                        self.unlink(&"another one comes", &mut resume);
+                        self.link = Some(link);
+                        self.unasked = 0;
+                        self.progress.send_modify(|progress| progress.linked = true);
+                    }
+                    None => return,
+                },
+                changed = self.extent.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Offers what is frozen, or asks the next wave. A wave is offered when all of it has answered,
+    /// so that its first does not wait long for its last.
+    async fn advance(&mut self, extent: Extent) -> Result<(), LinkError> {
+        while self.outstanding.is_empty() && self.offers.len() < MOST_OFFERS {
+            let Some(link) = &self.link else { return Ok(()) };
+            if !self.frozen.is_empty() {
+                let rest = self.frozen.split_off(self.frozen.len().min(WAVE));
+                let batch = std::mem::replace(&mut self.frozen, rest);
+                self.seq += 1;
+                // Kept here first: whatever goes wrong, they come back.
+                self.offers.push_back(Offer { seq: self.seq, batch, committed: false });
+                let batch = &self.offers[self.offers.len() - 1].batch;
+                let memfd = wire::pack(batch).map_err(|source| LinkError::Socket { source })?;
+                let offer = ToTarget::Offer { seq: self.seq, count: batch.len() };
+                link.send(&offer, &wire::attachments(&memfd, batch)).await?;
+                continue;
+            }
+            let most = match extent {
+                Extent::Canary if self.unasked > 0 => return Ok(()),
+                Extent::Canary => CANARY,
+                Extent::Everything | Extent::Nothing => WAVE,
+            };
+            let asked = self.roster.ask(self.unasked, most);
+            let Some(last) = asked.last() else { return Ok(()) };
+            self.unasked = last + 1;
+            self.outstanding.extend(asked);
+        }
+        Ok(())
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Frozen(number, frozen) => {
+                self.outstanding.remove(&number);
+                self.frozen.push(*frozen);
+            }
+            Answer::Busy(number) | Answer::Gone(number) => {
+                self.outstanding.remove(&number);
+            }
+        }
+    }
+
+    async fn on_word(
+        &mut self,
+        word: ToSource,
+        resume: &mut impl FnMut(Frozen, Returned),
+    ) -> Result<(), LinkError> {
+        match word {
+            ToSource::Prepared { seq, rejected } => {
+                let Some(offer) = self.offers.iter_mut().find(|o| o.seq == seq && !o.committed)
+                else {
+                    // Aborted meanwhile.
+                    return Ok(());
+                };
+                let mut refused: Vec<usize> = rejected.iter().map(|r| r.index).collect();
+                refused.sort_unstable();
+                refused.dedup();
+                // From the end, so that the places of the others stay.
+                refused.retain(|index| *index < offer.batch.len());
+                for index in refused.into_iter().rev() {
+                    resume(offer.batch.remove(index), Returned::Rejected);
+                    self.roster.departed(1);
+                    self.progress.send_modify(|progress| progress.rejected += 1);
+                }
+                if let Some(first) = rejected.first() {
+                    warn!(rejected = rejected.len(), reason = first.reason, "connections stay");
+                }
+                offer.committed = true;
+                if let Some(link) = &self.link {
+                    link.send(&ToTarget::Commit { seq }, &[]).await?;
+                }
+            }
+            ToSource::Started { seq } => {
+                let started = self.offers.iter().position(|o| o.seq == seq && o.committed);
+                if let Some(offer) = started.and_then(|place| self.offers.remove(place)) {
+                    self.progress.send_modify(|p| count(&mut p.moved, &offer.batch));
+                    self.roster.departed(offer.batch.len());
+                    debug!(connections = offer.batch.len(), "moved");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what is not the successor's yet.
+    async fn abort(&mut self, resume: &mut impl FnMut(Frozen, Returned)) -> Result<(), LinkError> {
+        self.roster.leave_alone();
+        self.outstanding.clear();
+        self.unasked = 0;
+        let aborted: Vec<u64> =
+            self.offers.iter().filter(|o| !o.committed).map(|o| o.seq).collect();
+        for seq in aborted {
+            if let Some(link) = &self.link {
+                link.send(&ToTarget::Abort { seq }, &[]).await?;
+            }
+            let place = self.offers.iter().position(|offer| offer.seq == seq);
+            if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
+                self.thaw(offer.batch, resume);
+            }
+        }
+        let frozen = std::mem::take(&mut self.frozen);
+        self.thaw(frozen, resume);
+        Ok(())
+    }
+
+    /// The successor is gone: what was its, is lost; what was not, comes back.
+    fn unlink(
+        &mut self,
+        reason: &dyn std::fmt::Display,
+        resume: &mut impl FnMut(Frozen, Returned),
+    ) {
+        if self.link.take().is_none() {
+            return;
+        }
+        debug!(%reason, "the migration link ended");
+        self.roster.leave_alone();
+        self.outstanding.clear();
+        for offer in std::mem::take(&mut self.offers) {
+            if offer.committed {
+                self.progress.send_modify(|progress| count(&mut progress.lost, &offer.batch));
+                self.roster.departed(offer.batch.len());
+            } else {
+                self.thaw(offer.batch, resume);
+            }
+        }
+        let frozen = std::mem::take(&mut self.frozen);
+        self.thaw(frozen, resume);
+        self.progress.send_modify(|progress| progress.linked = false);
+    }
+
+    fn thaw(&self, batch: Vec<Frozen>, resume: &mut impl FnMut(Frozen, Returned)) {
+        for frozen in batch {
+            resume(frozen, Returned::Aborted);
+            // It has a seat of its own again by now.
+            self.roster.departed(1);
+        }
+    }
+}
+
+async fn receive(link: Option<&Link>) -> Result<Option<ToSource>, LinkError> {
+    match link {
+        Some(link) => Ok(link.receive().await?.map(|received| received.message)),
+        None => std::future::pending().await,
+    }
+}
+
+fn count(connections: &mut Connections, batch: &[Frozen]) {
+    for frozen in batch {
+        match frozen.snapshot.kind {
+            Kind::Http1 => connections.http += 1,
+            Kind::WebSocket => connections.websocket += 1,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a Rust server needs to be a worker.
+//!
+//! ```no_run
+//! # async fn serve(_: handoff::Stream) {}
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use handoff::{Drained, Ready, Worker};
+//!
+//! let (worker, mut acceptor) = Worker::start(&["127.0.0.1:8080".parse()?]).await?;
+//! worker.drain_on_signals();
+//! worker.ready(Ready { program: "mine 1.0".into(), ..Ready::default() }).await;
+//! let mut connections = tokio::task::JoinSet::new();
+//! while let Some((stream, _peer)) = acceptor.accept().await {
+//!     connections.spawn(serve(stream));
+//! }
+//! let deadline = worker.drain_deadline();
+//! let _ = tokio::time::timeout_at(deadline, async { while connections.join_next().await.is_some() {} }).await;
+//! worker.leave(Drained::default()).await;
+//! # Ok(()) }
+//! ```
+//!
+//! **Invariants**
+//! - The same code serves under a front and by itself: without a link the worker opens the
+//!   addresses itself and is admitted as soon as it says it is ready.
+//! - What the front is told has happened: `Accepting` and `Stopped` follow the acceptors' own
+//!   registrations.
+//! - The link lives on descriptor 0 only until it is taken: nothing this process spawns inherits it.
+
+mod conversation;
+mod mover;
+mod start;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use self::conversation::{Shared, speak, speak_to_nobody};
+pub use self::mover::{Arrival, Migration, Mover};
+pub use self::start::StartFailed;
+use self::start::{open_all, receive_hello, take_link};
+use crate::acceptor::Acceptor;
+use crate::limits::free_descriptors;
+use crate::message::{Drain, Drained, GenerationId, Ready, Report, ToFront};
+use crate::socket::{Address, ListeningSocket};
+use crate::stance::Stance;
+
+/// Set to `stdin` in the environment of a worker whose descriptor 0 is its link.
+pub const LINK_VARIABLE: &str = "HOLDFAST_LINK";
+/// How long a leaving worker tries to say so.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a drain takes that a worker without a front begins by itself.
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// This process as a worker: under a front, or by itself.
+pub struct Worker {
+    generation: Option<GenerationId>,
+    addresses: Vec<Address>,
+    drain_timeout: Duration,
+    shared: Arc<Shared>,
+    outbox: mpsc::Sender<ToFront>,
+    conversation: JoinHandle<()>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("generation", &self.generation)
+            .field("addresses", &self.addresses)
+            .field("stance", &*self.shared.stance.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Becomes the worker of the front that started this process, or one that listens on
+    /// `addresses` itself when no front did. The [`Acceptor`] serves every socket; see
+    /// [`Self::start_sharded`] for one per socket.
+    ///
+    /// # Errors
+    /// [`StartFailed`]; the process should exit then.
+    pub async fn start(addresses: &[Address]) -> Result<(Self, Acceptor), StartFailed> {
+        let (worker, sockets, places) = Self::open(addresses).await?;
+        let acceptor = worker.acceptor(sockets, places);
+        Ok((worker, acceptor))
+    }
+
+    /// As [`Self::start`], with an acceptor for each listening socket, to be polled from a task each.
+    ///
+    /// # Errors
+    /// [`StartFailed`]; the process should exit then.
+    pub async fn start_sharded(
+        addresses: &[Address],
+    ) -> Result<(Self, Vec<Acceptor>), StartFailed> {
+        let (worker, sockets, places) = Self::open(addresses).await?;
+        let acceptors =
+            sockets.into_iter().map(|socket| worker.acceptor([socket], places.clone())).collect();
+        Ok((worker, acceptors))
+    }
+
+    async fn open(
+        addresses: &[Address],
+    ) -> Result<(Self, Vec<Arc<ListeningSocket>>, Option<Arc<Semaphore>>), StartFailed> {
+        let (stance, _) = watch::channel(Stance::Waiting);
+        let (lease, _) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            stance,
+            lease,
+            registrations: Mutex::default(),
+            mover: OnceLock::new(),
+            reaped: watch::Sender::new(None),
+            reporter: OnceLock::new(),
+        });
+        let (outbox, words) = mpsc::channel(16);
+        let Some(link) = take_link()? else {
+            let sockets = open_all(addresses)?;
+            let conversation = tokio::spawn(speak_to_nobody(Arc::clone(&shared), words));
+            let worker = Self {
+                generation: None,
+                addresses: sockets.iter().map(|s| s.address.clone()).collect(),
+                drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+                shared,
+                outbox,
+                conversation,
+            };
+            return Ok((worker, sockets.into_iter().map(Arc::new).collect(), None));
+        };
+        let (hello, sockets) = receive_hello(&link).await?;
+        let places = hello.max_connections.map(|most| {
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(most))
+        });
+        let conversation =
+            tokio::spawn(speak(link, words, outbox.clone().downgrade(), Arc::clone(&shared)));
+        let worker = Self {
+            generation: Some(hello.generation),
+            addresses: sockets.iter().map(|s| s.address.clone()).collect(),
+            drain_timeout: Duration::from_millis(hello.drain_timeout_ms),
+            shared,
+            outbox,
+            conversation,
+        };
+        Ok((worker, sockets.into_iter().map(Arc::new).collect(), places))
+    }
+
+    fn acceptor(
+        &self,
+        sockets: impl IntoIterator<Item = Arc<ListeningSocket>>,
+        places: Option<Arc<Semaphore>>,
+    ) -> Acceptor {
+        let (acceptor, registration) =
+            Acceptor::new(sockets, self.shared.stance.subscribe(), places);
+        self.shared.registrations().push(registration);
+        acceptor
+    }
+
+    /// Which generation this is; `None` without a front.
+    #[must_use]
+    pub const fn generation(&self) -> Option<GenerationId> {
+        self.generation
+    }
+
+    /// Where it listens; one entry per socket.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Says that the worker could serve. `free_descriptors` is filled in here.
+    pub async fn ready(&self, mut ready: Ready) {
+        // Unknown is as good as none: the front then refuses rather than risks it.
+        ready.free_descriptors = free_descriptors().unwrap_or(0);
+        self.say(ToFront::Ready(ready)).await;
+    }
+
+    /// Says that the worker could not serve, and why: before it is ready that is shown to the
+    /// operator; within a takeover's soak it rolls the takeover back.
+    pub async fn failing(&self, conditions: Vec<String>) {
+        self.say(ToFront::Failing { conditions }).await;
+    }
+
+    /// Has `report` answer whenever the front asks how this worker is. The first call counts.
+    pub fn on_report(&self, report: impl Fn() -> Report + Send + Sync + 'static) {
+        // A second reporter is a mistake of the caller's that does no harm.
+        let _ = self.shared.reporter.set(Box::new(report));
+    }
+
+    /// What this worker may do, now and after each change.
+    #[must_use]
+    pub fn stance(&self) -> watch::Receiver<Stance> {
+        self.shared.stance.subscribe()
+    }
+
+    /// The epoch under which this worker may write schedules, while it may.
+    #[must_use]
+    pub fn lease(&self) -> watch::Receiver<Option<u64>> {
+        self.shared.lease.subscribe()
+    }
+
+    /// Ends when the worker is to leave: a drain has begun, or the front went away before it
+    /// admitted this worker. Cancel safe.
+    pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stance = self.shared.stance.subscribe();
+        async move {
+            let over = |s: &Stance| s.deadline().is_some() || *s == Stance::Dismissed;
+            // An error means the worker itself is gone.
+            let _ = stance.wait_for(over).await;
+        }
+    }
+
+    /// When what is still open is to be cut: now, unless a drain gives it longer.
+    #[must_use]
+    pub fn drain_deadline(&self) -> tokio::time::Instant {
+        self.shared.stance.borrow().deadline().unwrap_or_else(Instant::now).into()
+    }
+
+    /// Begins a drain by this worker's own decision.
+    pub fn drain(&self, drain: Drain) {
+        self.shared.drain(drain);
+    }
+
+    /// Begins a drain at SIGTERM or SIGINT, and cuts it short at the second one.
+    pub fn drain_on_signals(&self) {
+        let shared = Arc::clone(&self.shared);
+        let timeout = self.drain_timeout;
+        tokio::spawn(async move {
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                error!("could not listen for signals; they end this process at once");
+                return;
+            };
+            let mut timeout = timeout;
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                info!(timeout_ms = timeout.as_millis(), "asked by signal to drain");
+                shared.drain(Drain::within(timeout));
+                timeout = Duration::ZERO;
+            }
+        });
+    }
+
+    /// Says that everything has ended, and lets go of the front. The process should exit next.
+    pub async fn leave(self, drained: Drained) {
+        self.say(ToFront::Drained(drained)).await;
+        drop(self.outbox);
+        // A front that no longer listens learns it from the exit.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.conversation).await;
+    }
+
+    async fn say(&self, word: ToFront) {
+        // It fails only when the front is gone, and then there is nobody to tell.
+        let _ = self.outbox.send(word).await;
+    }
+}

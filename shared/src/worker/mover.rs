@@ -1,0 +1,134 @@
+//! A worker whose connections move: what it has to provide, and how the front's orders reach the
+//! migration.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::Worker;
+use crate::link::Link;
+use crate::message::{GenerationId, Newcomers};
+use crate::migrate::{Extent, Frozen, Moved, Returned, Roster, Snapshot, Source, Target};
+use crate::stance::Stance;
+
+/// What serves a connection that was not accepted here, or not for the first time.
+pub trait Mover: Send + Sync + 'static {
+    /// Whether a snapshot can be served by this worker.
+    ///
+    /// # Errors
+    /// Why not, for the log; the connection stays where it is.
+    fn judge(&self, snapshot: &Snapshot) -> Result<(), String>;
+
+    /// Serves a connection from where it was frozen. Must not block.
+    fn resume(&self, frozen: Frozen, arrival: Arrival);
+}
+
+/// Where a resumed connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// From another generation.
+    Moved,
+    /// From here: its move was called off. It may be asked again, and takes a seat.
+    Returned,
+    /// From here: the successor would not take it. It takes no seat.
+    Rejected,
+}
+
+/// The moving of a worker's connections, as the worker sees it.
+#[derive(Debug)]
+pub struct Migration {
+    /// Where each connection that may move takes its seat.
+    pub roster: Roster,
+    /// What has come of it so far.
+    pub moved: watch::Receiver<Moved>,
+}
+
+/// An end of a migration link, and what is at the other.
+pub(super) enum Introduction {
+    To(Link),
+    From(GenerationId, Link),
+}
+
+impl Worker {
+    /// Has this worker's connections move to its successors, and those of its incumbent come here.
+    /// Each connection that may move takes a seat in the roster. The first call counts; without it
+    /// connections stay where they are and a takeover drains them.
+    pub fn movable(&self, mover: Arc<impl Mover>) -> Migration {
+        let (source, roster, moved) = Source::new(extents(self.shared.stance.subscribe()));
+        let (links, coming) = mpsc::channel(1);
+        let back = Arc::clone(&mover);
+        tokio::spawn(source.run(coming, move |frozen, returned| {
+            let arrival = match returned {
+                Returned::Aborted => Arrival::Returned,
+                Returned::Rejected => Arrival::Rejected,
+            };
+            back.resume(frozen, arrival);
+        }));
+        let reaped = self.shared.reaped.clone();
+        let introduce = move |introduction| match introduction {
+            // Only one can be waiting: a generation has one successor.
+            Introduction::To(link) => drop(links.try_send(link)),
+            Introduction::From(incumbent, link) => {
+                let (mover, reaped) = (Arc::clone(&mover), reaped.subscribe());
+                tokio::spawn(take_over(mover, incumbent, link, reaped));
+            }
+        };
+        // A second mover is a mistake of the caller's that does no harm.
+        let _ = self.shared.mover.set(Box::new(introduce));
+        Migration { roster, moved }
+    }
+}
+
+pub(super) fn migration_link(descriptors: Vec<OwnedFd>) -> Option<Link> {
+    let end = descriptors.into_iter().next()?;
+    Link::new(end).inspect_err(|error| warn!(%error, "could not use a migration link")).ok()
+}
+
+/// How much is to move, as the stance says.
+fn extents(mut stance: watch::Receiver<Stance>) -> watch::Receiver<Extent> {
+    let (extent, extents) = watch::channel(Extent::Nothing);
+    tokio::spawn(async move {
+        loop {
+            let now = match *stance.borrow_and_update() {
+                Stance::Stopped => Extent::Canary,
+                Stance::Draining { newcomers: Newcomers::Leave, .. } => Extent::Everything,
+                Stance::Draining { newcomers: Newcomers::Serve, .. }
+                | Stance::Waiting
+                | Stance::Admitted
+                | Stance::Dismissed => Extent::Nothing,
+            };
+            extent.send_if_modified(|extent| std::mem::replace(extent, now) != now);
+            if stance.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    extents
+}
+
+/// Serves what comes from the incumbent.
+async fn take_over(
+    mover: Arc<impl Mover>,
+    incumbent: GenerationId,
+    link: Link,
+    mut reaped: watch::Receiver<Option<GenerationId>>,
+) {
+    let judge = |snapshot: &Snapshot| mover.judge(snapshot);
+    let resume = |frozen| mover.resume(frozen, Arrival::Moved);
+    let reaped = async {
+        // Without a front nobody tells; what was prepared stays frozen then, and ends with us.
+        if reaped.wait_for(|reaped| *reaped == Some(incumbent)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    match Target::new(link).run(judge, resume, reaped).await {
+        Ok(connections) => info!(%incumbent, connections, "connections taken over"),
+        Err(error) => warn!(
+            %incumbent,
+            error = &error as &dyn std::error::Error,
+            "the migration link broke"
+        ),
+    }
+}

@@ -1,0 +1,128 @@
+//! How a worker begins: as one that a front started, or by itself.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use rustix::net::SocketType;
+
+use super::LINK_VARIABLE;
+use crate::link::{Link, LinkError};
+use crate::message::{Hello, OLDEST_PROTOCOL, PROTOCOL, ToFront, ToWorker};
+use crate::socket::{Address, ListeningSocket, NotAnAddress, OpenFailed};
+
+/// How long a worker waits for the front's [`Hello`].
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFailed {
+    /// Descriptor 0 could not be taken as the link.
+    #[error("could not take the link from descriptor 0")]
+    TakeLink {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The front did not introduce itself in time.
+    #[error("the front sent no hello within {HELLO_TIMEOUT:?}")]
+    NoHello,
+    /// The front closed the link instead of introducing itself.
+    #[error("the front closed the link before its hello")]
+    FrontGone,
+    /// The link failed.
+    #[error("could not receive the front's hello")]
+    Link {
+        /// Why.
+        #[source]
+        source: LinkError,
+    },
+    /// The front began with something else.
+    #[error("the front began with another message than hello")]
+    NotHello,
+    /// The front speaks a protocol this worker does not.
+    #[error("the front speaks protocol {theirs}, and this worker {OLDEST_PROTOCOL} to {PROTOCOL}")]
+    Protocol {
+        /// The front's version.
+        theirs: u32,
+    },
+    /// The front named an address that is none, or not the sockets it sent.
+    #[error("the front's sockets are not the ones it named: {reason}")]
+    Sockets {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// There is no front, and the address could not be opened.
+    #[error("could not open the listening sockets")]
+    Open {
+        /// Which one, and why.
+        #[source]
+        source: OpenFailed,
+    },
+}
+
+/// Takes the link from descriptor 0, if a front put one there, and leaves `/dev/null` in its place.
+pub(super) fn take_link() -> Result<Option<Link>, StartFailed> {
+    let taken = || -> io::Result<Option<Link>> {
+        if std::env::var_os(LINK_VARIABLE).is_none_or(|value| value != "stdin") {
+            return Ok(None);
+        }
+        // The variable also reaches what a worker spawns; the link itself does not.
+        let stdin = io::stdin();
+        if !rustix::net::sockopt::socket_type(&stdin)
+            .is_ok_and(|kind| kind == SocketType::SEQPACKET)
+        {
+            return Ok(None);
+        }
+        let link = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Link::new(link).map(Some)
+    };
+    taken().map_err(|source| StartFailed::TakeLink { source })
+}
+
+pub(super) async fn receive_hello(
+    link: &Link,
+) -> Result<(Hello, Vec<ListeningSocket>), StartFailed> {
+    let received = tokio::time::timeout(HELLO_TIMEOUT, link.receive::<ToWorker>())
+        .await
+        .map_err(|_| StartFailed::NoHello)?
+        .map_err(|source| StartFailed::Link { source })?
+        .ok_or(StartFailed::FrontGone)?;
+    let ToWorker::Hello(hello) = received.message else { return Err(StartFailed::NotHello) };
+    if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
+        let refused = StartFailed::Protocol { theirs: hello.protocol };
+        // The front also learns it from the exit; in words it can show them.
+        let _ = link.send(&ToFront::Refuse { reason: refused.to_string() }, &[]).await;
+        return Err(refused);
+    }
+    if hello.sockets.len() != received.descriptors.len() {
+        return Err(StartFailed::Sockets {
+            reason: format!(
+                "{} were named and {} came",
+                hello.sockets.len(),
+                received.descriptors.len()
+            ),
+        });
+    }
+    let mut sockets = Vec::with_capacity(hello.sockets.len());
+    for (entry, descriptor) in hello.sockets.iter().zip(received.descriptors) {
+        let address = entry
+            .address
+            .parse()
+            .map_err(|error: NotAnAddress| StartFailed::Sockets { reason: error.to_string() })?;
+        sockets.push(ListeningSocket::adopt(address, entry.shard, descriptor));
+    }
+    Ok((hello, sockets))
+}
+
+pub(super) fn open_all(addresses: &[Address]) -> Result<Vec<ListeningSocket>, StartFailed> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        match ListeningSocket::open(address, 1, 0o600) {
+            Ok(group) => sockets.extend(group),
+            Err(source) => return Err(StartFailed::Open { source }),
+        }
+    }
+    Ok(sockets)
+}
