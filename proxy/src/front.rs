@@ -33,6 +33,7 @@ use crate::listener::Listeners;
 use crate::program::{Program, Programs};
 use crate::reap;
 use crate::signals::Signals;
+use crate::spawn;
 use crate::story::{Farewell, Story};
 use crate::workers::Workers;
 
@@ -265,11 +266,18 @@ impl Front {
 
     /// Reaps every child that has ended; those that are no workers had been adopted.
     fn on_children(&mut self) {
-        for (pid, exit) in reap::reap() {
-            let Some(id) = self.workers.reaped(pid, exit) else {
+        while let Some(pid) = reap::ended() {
+            let worker = self.workers.with_pid(pid);
+            // What one that was never trusted had started goes with it.
+            if worker.is_some_and(|id| !self.generations.is_trusted(id)) {
+                spawn::kill_group(pid);
+            }
+            let Some(exit) = reap::reap(pid) else { return };
+            let Some(id) = worker else {
                 debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
                 continue;
             };
+            self.workers.reaped(id, exit);
             if !self.bury(id) {
                 self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
             }
@@ -391,7 +399,7 @@ impl Front {
         {
             let deadline = tokio::time::Instant::now() + patience;
             loop {
-                reap::reap();
+                while reap::ended().and_then(reap::reap).is_some() {}
                 if reap::children().is_empty() {
                     return;
                 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::event::Exit;
@@ -15,19 +15,25 @@ pub(crate) fn become_subreaper() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
-/// Waits for every child that has ended by now. Never blocks.
-pub(crate) fn reap() -> Vec<(Pid, Exit)> {
-    let mut ended = Vec::new();
+/// A child that has ended and is not reaped yet: its pid, and with it that of its process group, is
+/// still its own. Never blocks.
+pub(crate) fn ended() -> Option<Pid> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended.push((pid, Exit::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                ended.push((pid, Exit::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return ended,
-            // Stops and traces are not ends; EINTR asks to try again.
-            Ok(_) | Err(_) => {}
+        match waitid(Id::All, flags) {
+            Ok(status) => return status.pid(),
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
         }
+    }
+}
+
+/// Reaps a child that has ended.
+pub(crate) fn reap(pid: Pid) -> Option<Exit> {
+    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -16,6 +16,13 @@ impl Generations {
         self.living.get(&id).map(|generation| generation.state)
     }
 
+    /// Whether a generation has ever served without being watched.
+    pub(crate) fn is_trusted(&self, id: GenerationId) -> bool {
+        let starts = matches!(self.state(id), Some(State::Starting | State::Admitting));
+        let goes_back = matches!(&self.course, Course::Takeover(t) if t.incumbent == Some(id));
+        (!starts || goes_back) && self.successor_during(id).is_none()
+    }
+
     pub(crate) fn set_state(&mut self, id: GenerationId, state: State) {
         if let Some(generation) = self.living.get_mut(&id) {
             generation.state = state;

@@ -151,12 +151,17 @@ impl Workers {
         }
     }
 
-    /// A process was reaped: which worker it was, if it was one.
-    pub(crate) fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<GenerationId> {
-        let (id, worker) =
-            self.living.iter_mut().find(|(_, w)| w.pid == pid && w.exit.is_none())?;
-        worker.exit = Some(exit);
-        Some(*id)
+    /// Which worker a process is, if it is one.
+    pub(crate) fn with_pid(&self, pid: Pid) -> Option<GenerationId> {
+        let mut living = self.living.iter();
+        living.find(|(_, w)| w.pid == pid && w.exit.is_none()).map(|(id, _)| *id)
+    }
+
+    /// A worker was reaped.
+    pub(crate) fn reaped(&mut self, id: GenerationId, exit: Exit) {
+        if let Some(worker) = self.living.get_mut(&id) {
+            worker.exit = Some(exit);
+        }
     }
 
     /// How a worker ended and how long it had lived, once it is reaped and has said its last word.
