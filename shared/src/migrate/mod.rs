@@ -24,6 +24,8 @@
 //!   copy would suppress the FIN, and a `shutdown` by a non-owner would end the connection for the owner.
 //! - Everything that crosses is versioned and limited before it is allocated.
 
+#[cfg(feature = "http1")]
+pub mod http1;
 #[cfg(feature = "websocket")]
 mod journal_io;
 mod prefixed;
