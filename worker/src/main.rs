@@ -1,1 +1,45 @@
-fn main() {}
+//! `holdfast-worker`: an OpenClaw-compatible gateway that a front can replace while it serves.
+//!
+//! A connection's way through the house: `lifecycle` accepts it, `serve::connection` owns it,
+//! `serve::http` answers it, and `serve::websocket` takes it over after an upgrade. Imports run one
+//! way: lifecycle → serve → methods → agents → state.
+
+mod agents;
+mod args;
+mod census;
+mod configuration;
+mod greeting;
+mod identity;
+mod lifecycle;
+mod methods;
+mod registry;
+mod serve;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+
+/// The command line could not be understood (sysexits.h, `EX_USAGE`).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    handoff::signals::unblock_all();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(refused) => {
+            // Nobody is left to tell when neither stream can be written.
+            let _ = refused.print();
+            return ExitCode::from(if refused.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match lifecycle::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            tracing::error!(reason = %lifecycle::chain(&failed), "this worker cannot serve");
+            ExitCode::from(failed.exit_code())
+        }
+    }
+}

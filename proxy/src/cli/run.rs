@@ -157,7 +157,9 @@ impl Run {
         let log = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .with_max_level(self.log_level)
-            .with_target(false);
+            .with_target(false)
+            // Where stderr is broken, complaining about it there would panic.
+            .log_internal_errors(false);
         match self.log_format {
             LogFormat::Pretty => {
                 let colour = std::io::stderr().is_terminal()

@@ -239,8 +239,9 @@ impl Worker {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                info!(timeout_ms = timeout.as_millis(), "asked by signal to drain");
+                // First the deed: a log that cannot be written must not keep a worker from leaving.
                 shared.drain(Drain::within(timeout));
+                info!(timeout_ms = timeout.as_millis(), "asked by signal to drain");
                 timeout = Duration::ZERO;
             }
         });

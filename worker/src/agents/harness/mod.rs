@@ -1,0 +1,49 @@
+//! Harnesses: what turns a message into an answer.
+
+mod echo;
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub(crate) use echo::Echo;
+
+/// One message for an agent to answer.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// What the user said.
+    pub(crate) message: String,
+    /// How long to think before each word; only `echo` knows how slow it is to be.
+    pub(crate) word_delay: Option<Duration>,
+}
+
+/// Something that can run a turn.
+#[derive(Clone, Debug)]
+pub(crate) enum Harness {
+    /// Says what it was told.
+    Echo(Echo),
+}
+
+impl Harness {
+    /// Begins a turn. Nothing happens until the run is polled; dropping it cancels it.
+    pub(crate) fn run(&self, turn: Turn) -> Run {
+        match self {
+            Self::Echo(echo) => Run::Echo(echo.run(turn)),
+        }
+    }
+}
+
+/// A turn being run: pulled by whoever wants the answer, so a slow reader slows it down.
+#[derive(Debug)]
+pub(crate) enum Run {
+    /// Of the echo harness.
+    Echo(echo::EchoRun),
+}
+
+impl Run {
+    /// The next piece of the answer, or `None` at its end.
+    pub(crate) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<&str>> {
+        match self {
+            Self::Echo(run) => run.poll_piece(context),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What has to be there before anybody is served: addresses, a state directory, a token.
+//!
+//! **Invariants**
+//! - A worker never listens for other machines with a token that it made up by itself.
+
+use handoff::Address;
+use handoff::socket::ListeningSocket;
+use tracing::warn;
+
+use crate::args::Args;
+use crate::identity::{SharedToken, TokenSource, TokenUnusable};
+use crate::state::{DirUnusable, StateDir};
+
+/// The port of the gateway that this one is compatible with.
+const DEFAULT_LISTEN: [&str; 2] = ["127.0.0.1:18789", "[::1]:18789"];
+
+/// A part of the configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// The state directory.
+    #[error("no state directory")]
+    State {
+        /// Why.
+        source: DirUnusable,
+    },
+    /// The token.
+    #[error("no token")]
+    Token {
+        /// Why.
+        source: TokenUnusable,
+    },
+    /// Other machines could connect, and nobody has chosen a token.
+    #[error(
+        "{address} is open to other machines and no token was set; set HOLDFAST_TOKEN, or write one to {}, or listen on 127.0.0.1",
+        token_file.display()
+    )]
+    Exposed {
+        /// The address.
+        address: Address,
+        /// Where a token would have been found.
+        token_file: std::path::PathBuf,
+    },
+}
+
+impl Unusable {
+    /// The readiness condition that it fails.
+    pub(crate) const fn condition(&self) -> &'static str {
+        match self {
+            Self::State { .. } => "state-directory",
+            Self::Token { .. } | Self::Exposed { .. } => "token",
+        }
+    }
+}
+
+/// Where to listen without a front: as asked, or on the loopback addresses that this machine has.
+pub(crate) fn addresses(args: &Args, under_front: bool) -> Vec<Address> {
+    if !args.listen.is_empty() {
+        return args.listen.clone();
+    }
+    let mut addresses: Vec<Address> = DEFAULT_LISTEN
+        .into_iter()
+        .map(|address| address.parse().expect("these are addresses"))
+        .collect();
+    let any_port = Address::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 0).into());
+    // Under a front it makes no difference.
+    if !under_front && let Err(reason) = ListeningSocket::open(&any_port, 1, 0o600) {
+        warn!(
+            error = &reason as &dyn std::error::Error,
+            "there is no IPv6 here; listening on 127.0.0.1 alone"
+        );
+        addresses.pop();
+    }
+    addresses
+}
+
+/// Opens the state directory and finds the token, or generates one.
+///
+/// # Errors
+/// [`Unusable`]; the operator has to change something.
+pub(crate) fn configure(
+    args: &Args,
+    addresses: &[Address],
+) -> Result<(StateDir, SharedToken, TokenSource), Unusable> {
+    let state =
+        StateDir::open(args.state_dir.clone()).map_err(|source| Unusable::State { source })?;
+    let found = SharedToken::find(&state).map_err(|source| Unusable::Token { source })?;
+    let (token, source) = match (found, addresses.iter().find(|address| !address.is_local())) {
+        (Some(found), _) => found,
+        (None, None) => {
+            SharedToken::generate(&state).map_err(|source| Unusable::Token { source })?
+        }
+        (None, Some(exposed)) => {
+            let token_file = state.path().join("token");
+            return Err(Unusable::Exposed { address: exposed.clone(), token_file });
+        }
+    };
+    Ok((state, token, source))
+}

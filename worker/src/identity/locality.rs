@@ -1,0 +1,72 @@
+//! Whether a client is on this machine, as far as the worker can know.
+
+use handoff::Peer;
+use hyper::HeaderMap;
+use hyper::header::{FORWARDED, HOST};
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locality {
+    /// On this machine, and nothing stands between.
+    Local,
+    /// Elsewhere, or behind a proxy that may speak for somebody elsewhere.
+    Remote,
+}
+
+impl Locality {
+    /// Judges by the connection and the request that came over it: a loopback peer that names a loopback
+    /// host and was forwarded by nobody.
+    pub(crate) fn of(peer: Peer, headers: &HeaderMap) -> Self {
+        let forwarded = headers.contains_key(FORWARDED)
+            || headers.keys().any(|name| {
+                let name = name.as_str();
+                name.starts_with("x-forwarded-") || name == "x-real-ip"
+            });
+        let direct = peer.is_local() && !forwarded;
+        // A page of another site that was rebound to 127.0.0.1 still names its own host. Whoever
+        // opens a Unix socket is no browser.
+        let named = match (peer, headers.get(HOST)) {
+            (Peer::Unix, _) => true,
+            (Peer::Tcp(_), Some(host)) => host.to_str().is_ok_and(is_loopback_host),
+            (Peer::Tcp(_), None) => false,
+        };
+        if direct && named { Self::Local } else { Self::Remote }
+    }
+}
+
+/// Whether a Host header names this machine: `localhost`, `127.0.0.1:18789`, `[::1]:18789`.
+fn is_loopback_host(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(peer: &str, headers: &[(&'static str, &'static str)]) -> Locality {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        Locality::of(Peer::Tcp(peer.parse().unwrap()), &map)
+    }
+
+    #[test]
+    fn only_a_direct_loopback_client_that_names_a_loopback_host_is_local() {
+        for host in ["127.0.0.1:18789", "localhost", "LOCALHOST:1", "[::1]:18789", "127.9.9.9"] {
+            assert_eq!(judged("127.0.0.1:9", &[("host", host)]), Locality::Local, "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:18789", "192.0.2.1", ""] {
+            assert_eq!(judged("127.0.0.1:9", &[("host", host)]), Locality::Remote, "{host}");
+        }
+        assert_eq!(judged("192.0.2.7:9", &[("host", "localhost")]), Locality::Remote);
+        assert_eq!(judged("127.0.0.1:9", &[]), Locality::Remote);
+        let proxied = [("host", "localhost"), ("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(judged("[::1]:9", &proxied), Locality::Remote);
+    }
+}

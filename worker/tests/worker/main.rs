@@ -1,0 +1,13 @@
+//! The worker's promises, on real processes: each test starts its own, in its own directory, on its own
+//! Unix socket, and waits for conditions with a deadline.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it has found")]
+
+mod completions;
+mod drain;
+mod http;
+mod limits;
+mod link;
+mod rig;
+mod start;
+mod websocket;
