@@ -13,7 +13,7 @@
 //! - It waits for nobody: an order goes to a queue, an answer is an event, silence is a deadline.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -367,16 +367,17 @@ impl Front {
         }
     }
 
-    #[expect(clippy::print_stdout, reason = "it is for whoever started the front, not for the log")]
+    /// Tells whoever started the front, on stdout, what to type next.
     fn greet(&self, id: GenerationId) {
         let Some(listeners) = &self.listeners else { return };
         let addresses: Vec<String> =
             listeners.addresses().iter().map(|address| address.to_string()).collect();
-        println!("holdfast {} listens on {}", crate::VERSION, addresses.join(" and "));
-        for line in self.workers.get(id).iter().flat_map(|worker| &worker.greeting) {
-            println!("{line}");
-        }
-        println!("replace the worker at any time with: holdfast takeover");
+        let addresses = addresses.join(" and ");
+        let mut lines = vec![format!("holdfast {} listens on {addresses}", crate::VERSION)];
+        lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
+        lines.push("replace the worker at any time with: holdfast takeover".to_owned());
+        // A stdout that is closed or full is no reason to let go of the port.
+        let _ = io::stdout().write_all(format!("{}\n", lines.join("\n")).as_bytes());
     }
 
     /// The process, age and program of a living generation, for status.

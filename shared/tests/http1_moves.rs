@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use handoff::link::{self, Link};
 use handoff::migrate::http1::{Driven, Gauge, Gauged, GaugedService, drive};
-use handoff::migrate::{Extent, Frozen, Kind, Returned, Roster, Seat, Snapshot, Source, Target};
+use handoff::migrate::{
+    Extent, Frozen, Kind, Links, Returned, Roster, Seat, Snapshot, Source, Target,
+};
 use handoff::{Peer, Stream};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -17,7 +19,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -61,22 +63,21 @@ struct Move {
     client: TcpStream,
     extent: watch::Sender<Extent>,
     incumbent: Roster,
-    _links: mpsc::Sender<Link>,
+    _links: Links,
 }
 
 impl Move {
     async fn prepare() -> Self {
         let (extent, wanted) = watch::channel(Extent::Nothing);
-        let (source, incumbent, _) = Source::new(wanted);
-        let (links, coming) = mpsc::channel(1);
+        let (source, incumbent, links, _) = Source::new(wanted);
         let back = incumbent.clone();
-        tokio::spawn(source.run(coming, move |frozen, returned| {
+        tokio::spawn(source.run(move |frozen, returned| {
             assert_eq!(returned, Returned::Aborted);
             resume('i', &back, frozen);
         }));
-        let (_, successor, _) = Source::new(watch::channel(Extent::Nothing).1);
+        let (_, successor, ..) = Source::new(watch::channel(Extent::Nothing).1);
         let (ours, theirs) = link::pair().unwrap();
-        links.send(Link::new(ours).unwrap()).await.unwrap();
+        links.introduce(Link::new(ours).unwrap());
         let target = Target::new(Link::new(theirs).unwrap());
         let arrive = move |frozen| resume('s', &successor, frozen);
         tokio::spawn(target.run(|_| Ok(()), arrive, std::future::pending()));

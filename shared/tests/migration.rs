@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use handoff::link::{self, Link};
 use handoff::migrate::{
-    Extent, Frozen, Kind, Moved, Returned, Roster, Seat, Snapshot, Source, Target,
+    Extent, Frozen, Kind, Links, Moved, Returned, Roster, Seat, Snapshot, Source, Target,
 };
 use handoff::{Connections, Peer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -99,18 +99,17 @@ struct Incumbent {
     worker: Worker,
     extent: watch::Sender<Extent>,
     moved: watch::Receiver<Moved>,
-    links: mpsc::Sender<Link>,
+    links: Links,
     clients: Vec<UnixStream>,
 }
 
 impl Incumbent {
     fn with(connections: usize) -> Self {
         let (extent, wanted) = watch::channel(Extent::Nothing);
-        let (source, roster, moved) = Source::new(wanted);
+        let (source, roster, links, moved) = Source::new(wanted);
         let worker = Worker { letter: b'i', roster, served: Arc::default() };
-        let (links, coming) = mpsc::channel(1);
         let back = worker.clone();
-        tokio::spawn(source.run(coming, move |frozen, returned| match returned {
+        tokio::spawn(source.run(move |frozen, returned| match returned {
             Returned::Aborted => back.serve(thaw(frozen)),
             Returned::Rejected => back.keep(thaw(frozen)),
         }));
@@ -124,9 +123,9 @@ impl Incumbent {
     }
 
     /// Gives the source its end of a migration link; the other end is the answer.
-    async fn link(&self) -> Link {
+    fn link(&self) -> Link {
         let (ours, theirs) = link::pair().unwrap();
-        self.links.send(Link::new(ours).unwrap()).await.unwrap();
+        self.links.introduce(Link::new(ours).unwrap());
         Link::new(theirs).unwrap()
     }
 
@@ -148,7 +147,7 @@ impl Incumbent {
 }
 
 fn successor() -> Worker {
-    let (_, roster, _) = Source::new(watch::channel(Extent::Nothing).1);
+    let (_, roster, ..) = Source::new(watch::channel(Extent::Nothing).1);
     Worker { letter: b's', roster, served: Arc::default() }
 }
 
@@ -183,7 +182,7 @@ async fn every_connection_moves_and_its_next_byte_is_answered_by_the_successor()
     let mut incumbent = Incumbent::with(300);
     assert_eq!(incumbent.answers().await, vec![b'i'; 300]);
     let successor = successor();
-    let _reaped = receive(&successor, incumbent.link().await);
+    let _reaped = receive(&successor, incumbent.link());
     incumbent.extent.send_replace(Extent::Everything);
     soon(incumbent.worker.roster.emptied()).await;
     assert_eq!(incumbent.answers().await, vec![b's'; 300]);
@@ -195,7 +194,7 @@ async fn every_connection_moves_and_its_next_byte_is_answered_by_the_successor()
 async fn a_canary_is_eight_connections_and_the_others_stay_until_everything_is_wanted() {
     let mut incumbent = Incumbent::with(100);
     let successor = successor();
-    let _reaped = receive(&successor, incumbent.link().await);
+    let _reaped = receive(&successor, incumbent.link());
     incumbent.extent.send_replace(Extent::Canary);
     incumbent.until(|moved| moved.moved.http == 8).await;
     let answers = incumbent.answers().await;
@@ -213,7 +212,7 @@ async fn a_busy_connection_moves_when_it_is_done_and_holds_nobody_up() {
     soon(incumbent.clients[0].read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer, *b"b", "it is busy before it is wanted");
     let successor = successor();
-    let _reaped = receive(&successor, incumbent.link().await);
+    let _reaped = receive(&successor, incumbent.link());
     incumbent.extent.send_replace(Extent::Everything);
     incumbent.until(|moved| moved.moved.http == 9).await;
     incumbent.clients[0].write_all(b"!").await.unwrap();
@@ -226,7 +225,7 @@ async fn a_busy_connection_moves_when_it_is_done_and_holds_nobody_up() {
 #[tokio::test]
 async fn a_client_that_leaves_while_its_connection_is_wanted_is_counted_out() {
     let mut incumbent = Incumbent::with(10);
-    let link = incumbent.link().await;
+    let link = incumbent.link();
     incumbent.clients.truncate(5);
     let successor = successor();
     let _reaped = receive(&successor, link);
@@ -238,7 +237,7 @@ async fn a_client_that_leaves_while_its_connection_is_wanted_is_counted_out() {
 #[tokio::test]
 async fn a_connection_that_the_successor_will_not_take_stays_and_is_not_asked_again() {
     let mut incumbent = Incumbent::with(3);
-    let link = incumbent.link().await;
+    let link = incumbent.link();
     let worker = successor();
     let offered = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&offered);
@@ -261,7 +260,7 @@ async fn a_connection_that_the_successor_will_not_take_stays_and_is_not_asked_ag
 #[tokio::test]
 async fn a_successor_that_dies_before_the_commit_costs_nothing() {
     let mut incumbent = Incumbent::with(5);
-    let by_hand = ByHand(incumbent.link().await);
+    let by_hand = ByHand(incumbent.link());
     incumbent.extent.send_replace(Extent::Everything);
     let (offer, descriptors) = by_hand.hear().await;
     assert_eq!((offer["type"].as_str(), descriptors.len()), (Some("offer"), 6));
@@ -273,7 +272,7 @@ async fn a_successor_that_dies_before_the_commit_costs_nothing() {
 #[tokio::test]
 async fn what_was_committed_to_a_successor_that_dies_is_counted_as_lost() {
     let incumbent = Incumbent::with(5);
-    let by_hand = ByHand(incumbent.link().await);
+    let by_hand = ByHand(incumbent.link());
     incumbent.extent.send_replace(Extent::Everything);
     let (_, descriptors) = by_hand.hear().await;
     by_hand.say(json!({"type": "prepared", "seq": 1})).await;
@@ -288,7 +287,7 @@ async fn what_was_committed_to_a_successor_that_dies_is_counted_as_lost() {
 #[tokio::test]
 async fn an_abort_is_said_before_anything_thaws() {
     let mut incumbent = Incumbent::with(5);
-    let by_hand = ByHand(incumbent.link().await);
+    let by_hand = ByHand(incumbent.link());
     incumbent.extent.send_replace(Extent::Canary);
     let (_, descriptors) = by_hand.hear().await;
     incumbent.extent.send_replace(Extent::Nothing);
@@ -307,7 +306,7 @@ async fn an_abort_is_said_before_anything_thaws() {
 #[tokio::test]
 async fn at_most_four_offers_wait_for_an_answer() {
     let incumbent = Incumbent::with(400);
-    let by_hand = ByHand(incumbent.link().await);
+    let by_hand = ByHand(incumbent.link());
     incumbent.extent.send_replace(Extent::Everything);
     let mut held = Vec::new();
     for seq in 1..=4 {
@@ -347,7 +346,7 @@ async fn prepared_connections_are_the_successors_once_the_incumbent_is_dead_and_
 
 /// Has the incumbent make an offer, and passes it on over another link.
 async fn forward_an_offer(incumbent: &Incumbent, link: &Link) -> ByHand {
-    let tap = ByHand(incumbent.link().await);
+    let tap = ByHand(incumbent.link());
     incumbent.extent.send_replace(Extent::Everything);
     let (offer, descriptors) = tap.hear().await;
     let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();

@@ -39,6 +39,10 @@ pub(crate) struct Args {
         value_parser = clap::builder::FalseyValueParser::new(),
     )]
     pub(crate) access_log: bool,
+    /// Whether open connections move to the next generation at a takeover. When they do not, they are
+    /// finished or told to come back.
+    #[arg(long, value_enum, value_name = "WHEN", env = "HOLDFAST_MIGRATE", default_value = "on")]
+    pub(crate) migrate: Migrate,
     /// How log lines look on stderr.
     #[arg(long, env = "HOLDFAST_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty)]
     pub(crate) log_format: LogFormat,
@@ -95,6 +99,15 @@ pub(crate) enum LogFormat {
     Pretty,
     /// One JSON object a line.
     Json,
+}
+
+/// Whether connections move at a takeover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Migrate {
+    /// They do.
+    On,
+    /// They are finished, or told to come back.
+    Off,
 }
 
 /// A word that was meant as a duration and is none.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! HTTP:  Idle ──first byte──► Head ──request──► Working ──body dropped──► Answered ──flushed──► Idle
-//! WebSocket: Talking ──told to come back──► Told
+//! WebSocket: Talking ──told to come back──► Told      either: ──frozen──► Away
 //! ```
 //!
 //! **Invariants**
@@ -33,11 +33,20 @@ pub(crate) enum Phase {
     Talking,
     /// WebSocket: told to come back, waiting for the client to close.
     Told,
+    /// It is no longer this task's: it was frozen, to be served elsewhere.
+    Away,
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Idle, Self::Head, Self::Working, Self::Answered, Self::Talking, Self::Told];
+    const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Head,
+        Self::Working,
+        Self::Answered,
+        Self::Talking,
+        Self::Told,
+        Self::Away,
+    ];
 }
 
 /// What a request asks for, as the operator is shown it.
@@ -176,6 +185,7 @@ impl Census {
             let ending = match visitor.phase() {
                 Phase::Idle => &mut drained.finished,
                 Phase::Told => &mut drained.closed,
+                Phase::Away => continue,
                 Phase::Head | Phase::Working | Phase::Answered | Phase::Talking => &mut drained.cut,
             };
             count(ending, visitor);
@@ -223,7 +233,7 @@ impl Drop for Seat {
         open.remove(&self.visitor.number);
         let empty = open.is_empty();
         drop(open);
-        if self.census.draining.load(Relaxed) {
+        if self.census.draining.load(Relaxed) && self.visitor.phase() != Phase::Away {
             let mut tally = self.census.tally.lock().unwrap_or_else(PoisonError::into_inner);
             let ending = match self.visitor.phase() {
                 Phase::Told => &mut tally.closed,

@@ -15,17 +15,20 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use handoff::migrate::Roster;
 use handoff::socket::SocketFile;
 use handoff::worker::LINK_VARIABLE;
 use handoff::{
-    Acceptor, Address, Connections, Drain, Drained, Newcomers, Ready, Stance, StartFailed, Worker,
+    Acceptor, Address, Connections, Drain, Drained, Migration, Newcomers, Ready, Stance,
+    StartFailed, Worker,
 };
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
-use crate::args::{Args, LogFormat};
+use crate::args::{Args, LogFormat, Migrate};
+use crate::arrivals::Arrivals;
 use crate::configuration::{Unusable, addresses, configure};
 use crate::greeting::greeting;
 use crate::identity::TokenSource;
@@ -33,6 +36,8 @@ use crate::methods::Knowledge;
 use crate::registry::Registry;
 use crate::serve::{self, AccessLog, Gateway};
 
+/// The most of a drain that is kept for connections that could not move.
+const LONGEST_RESERVE: Duration = Duration::from_secs(5);
 /// The configuration cannot be used (sysexits.h, `EX_CONFIG`).
 const CONFIG: u8 = 78;
 
@@ -149,16 +154,27 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let census = Arc::clone(&gateway.census);
     worker.on_report(move || census.report());
 
+    let arrivals = Arc::new(Arrivals::new(Arc::clone(&gateway)));
+    let migration = (args.migrate == Migrate::On).then(|| worker.movable(Arc::clone(&arrivals)));
+    if let Some(migration) = &migration {
+        arrivals.seat_in(migration.roster.clone());
+        gateway.moves(migration.moved.clone());
+    }
     let mut doors = JoinSet::new();
     for acceptor in acceptors {
-        doors.spawn(tend(acceptor, Arc::clone(&gateway)));
+        doors.spawn(tend(
+            acceptor,
+            Arc::clone(&gateway),
+            migration.as_ref().map(|m| m.roster.clone()),
+        ));
     }
     let _own_sockets = own_socket_files(&worker);
     gateway.readiness.opened().await;
     say_ready(&worker, &source).await;
     worker.leaving().await;
-    let drained = drain(&worker, &gateway, doors).await;
+    let drained = drain(&worker, &gateway, doors, &arrivals, migration.as_ref()).await;
     info!(
+        moved = drained.moved.total(),
         finished = drained.finished.total(),
         closed = drained.closed.total(),
         cut = drained.cut.total(),
@@ -196,13 +212,14 @@ async fn say_ready(worker: &Worker, source: &TokenSource) {
 }
 
 /// Accepts through one socket, and keeps the connections that came through it.
-async fn tend(mut acceptor: Acceptor, gateway: Arc<Gateway>) {
+async fn tend(mut acceptor: Acceptor, gateway: Arc<Gateway>, roster: Option<Roster>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = acceptor.accept() => match accepted {
                 Some((stream, peer)) => {
-                    connections.spawn(serve::serve(Arc::clone(&gateway), stream, peer));
+                    let berth = roster.as_ref().map(Roster::seat);
+                    connections.spawn(serve::accept(Arc::clone(&gateway), stream, peer, berth));
                 }
                 None => break,
             },
@@ -222,10 +239,18 @@ fn note(ended: Result<(), JoinError>) {
     }
 }
 
-/// Waits until all connections have ended or the deadline has come, and says how they ended.
-async fn drain(worker: &Worker, gateway: &Gateway, mut doors: JoinSet<()>) -> Drained {
+/// Waits until all connections have moved or ended, or the deadline has come, and says how.
+async fn drain(
+    worker: &Worker,
+    gateway: &Gateway,
+    mut doors: JoinSet<()>,
+    arrivals: &Arrivals,
+    migration: Option<&Migration>,
+) -> Drained {
     gateway.census.begin_drain();
     let mut stance = worker.stance();
+    let begun_at = Instant::now();
+    let mut dismissed = false;
     loop {
         let now = *stance.borrow_and_update();
         let Some(deadline) = now.deadline() else {
@@ -233,10 +258,16 @@ async fn drain(worker: &Worker, gateway: &Gateway, mut doors: JoinSet<()>) -> Dr
             return Drained::default();
         };
         tokio::select! {
-            () = all_ended(&mut doors) => return gateway.census.drained(),
+            () = all_gone(&mut doors, gateway, migration) => {
+                return with_moved(gateway.census.drained(), migration);
+            }
             () = gateway.census.emptied(), if newcomers(now) == Newcomers::Serve => {
                 // Nothing is open: whoever is in the queue now is left to the next program.
-                worker.drain(Drain::within(deadline.saturating_duration_since(std::time::Instant::now())));
+                worker.drain(Drain::within(deadline.saturating_duration_since(Instant::now())));
+            }
+            () = nothing_moves_any_more(migration, begun_at, deadline), if !dismissed => {
+                dismissed = true;
+                gateway.dismiss();
             }
             () = tokio::time::sleep_until(deadline.into()) => {
                 let drained = gateway.census.drained();
@@ -244,7 +275,8 @@ async fn drain(worker: &Worker, gateway: &Gateway, mut doors: JoinSet<()>) -> Dr
                     warn!(http = drained.cut.http, websocket = drained.cut.websocket, "cut at the deadline");
                 }
                 doors.shutdown().await;
-                return drained;
+                arrivals.shutdown().await;
+                return with_moved(drained, migration);
             }
             // The deadline came closer, or newcomers are turned away.
             _ = stance.changed() => {}
@@ -252,8 +284,48 @@ async fn drain(worker: &Worker, gateway: &Gateway, mut doors: JoinSet<()>) -> Dr
     }
 }
 
-async fn all_ended(doors: &mut JoinSet<()>) {
+/// Ends when what is still here has to be told to come back: there is no successor to move to, or the
+/// last quarter of the drain has begun, which belongs to those that could not move.
+async fn nothing_moves_any_more(
+    migration: Option<&Migration>,
+    begun_at: Instant,
+    deadline: Instant,
+) {
+    let Some(migration) = migration else { return };
+    let reserve = (deadline.saturating_duration_since(begun_at) / 4).min(LONGEST_RESERVE);
+    let mut moved = migration.moved.clone();
+    tokio::select! {
+        // An error means that nothing will ever move again.
+        _ = moved.wait_for(|moved| !moved.linked) => {}
+        () = tokio::time::sleep_until((deadline - reserve).into()) => {}
+    }
+}
+
+/// Ends when no connection is here any more, neither served nor on its way.
+async fn all_gone(doors: &mut JoinSet<()>, gateway: &Gateway, migration: Option<&Migration>) {
     while doors.join_next().await.is_some() {}
+    loop {
+        gateway.census.emptied().await;
+        if let Some(migration) = migration {
+            migration.roster.emptied().await;
+        }
+        // One that came back meanwhile is served again.
+        if gateway.census.population() == 0 {
+            return;
+        }
+    }
+}
+
+/// What the census cannot know: connections that went on elsewhere, or were lost with their
+/// successor.
+fn with_moved(mut drained: Drained, migration: Option<&Migration>) -> Drained {
+    if let Some(migration) = migration {
+        let moved = *migration.moved.borrow();
+        drained.moved = moved.moved;
+        drained.cut.http += moved.lost.http;
+        drained.cut.websocket += moved.lost.websocket;
+    }
+    drained
 }
 
 const fn newcomers(stance: Stance) -> Newcomers {

@@ -6,6 +6,7 @@
 
 mod agents;
 mod args;
+mod arrivals;
 mod census;
 mod configuration;
 mod greeting;

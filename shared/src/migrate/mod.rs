@@ -40,5 +40,5 @@ mod wire;
 pub use prefixed::Prefixed;
 pub use roster::{Roster, Seat};
 pub use snapshot::{Frozen, Kind, MAX_CARRIED, NotASnapshot, Snapshot};
-pub use source::{Extent, Moved, Returned, Source};
+pub use source::{Extent, Links, Moved, Returned, Source};
 pub use target::Target;

@@ -58,6 +58,25 @@ pub enum Returned {
     Rejected,
 }
 
+/// Where the links to successors come in.
+#[derive(Clone, Debug)]
+pub struct Links {
+    links: mpsc::Sender<Link>,
+    progress: watch::Sender<Moved>,
+}
+
+impl Links {
+    /// Moves connections over this link from now on, which [`Moved::linked`] says at once.
+    pub fn introduce(&self, link: Link) {
+        self.progress.send_modify(|progress| progress.linked = true);
+        // It fails when the source is gone, or busy with a link that came just before: a generation
+        // has one successor at a time.
+        if self.links.try_send(link).is_err() {
+            self.progress.send_modify(|progress| progress.linked = false);
+        }
+    }
+}
+
 /// The incumbent's side.
 #[derive(Debug)]
 pub struct Source {
@@ -65,6 +84,7 @@ pub struct Source {
     answers: mpsc::UnboundedReceiver<Answer>,
     extent: watch::Receiver<Extent>,
     progress: watch::Sender<Moved>,
+    links: mpsc::Receiver<Link>,
     link: Option<Link>,
     /// Asked, and without an answer.
     outstanding: BTreeSet<u64>,
@@ -83,16 +103,19 @@ struct Offer {
 }
 
 impl Source {
-    /// A source that moves connections of the roster as far as `extent` says.
+    /// A source that moves connections of its roster as far as `extent` says, over the links that are
+    /// introduced.
     #[must_use]
-    pub fn new(extent: watch::Receiver<Extent>) -> (Self, Roster, watch::Receiver<Moved>) {
+    pub fn new(extent: watch::Receiver<Extent>) -> (Self, Roster, Links, watch::Receiver<Moved>) {
         let (roster, answers) = Roster::new();
         let (progress, moved) = watch::channel(Moved::default());
+        let (sender, links) = mpsc::channel(1);
         let source = Self {
             roster: roster.clone(),
             answers,
             extent,
-            progress,
+            progress: progress.clone(),
+            links,
             link: None,
             outstanding: BTreeSet::new(),
             frozen: Vec::new(),
@@ -100,16 +123,12 @@ impl Source {
             unasked: 0,
             seq: 0,
         };
-        (source, roster, moved)
+        (source, roster, Links { links: sender, progress }, moved)
     }
 
-    /// Moves connections over whichever link comes from `links`, for as long as the worker lives.
-    /// `resume` serves a connection that comes back.
-    pub async fn run(
-        mut self,
-        mut links: mpsc::Receiver<Link>,
-        mut resume: impl FnMut(Frozen, Returned),
-    ) {
+    /// Moves connections for as long as the worker lives. `resume` serves a connection that comes
+    /// back.
+    pub async fn run(mut self, mut resume: impl FnMut(Frozen, Returned)) {
         loop {
             let extent = *self.extent.borrow_and_update();
             // Without a link, too: one that was asked in time may freeze after the link's end.
@@ -132,7 +151,7 @@ impl Source {
                     Ok(None) => self.unlink(&"it closed its end", &mut resume),
                     Err(error) => self.unlink(&error, &mut resume),
                 },
-                link = links.recv() => match link {
+                link = self.links.recv() => match link {
                     Some(link) => {
                         self.unlink(&"another one comes", &mut resume);
                         self.link = Some(link);

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Worker;
@@ -56,10 +56,9 @@ impl Worker {
     /// Each connection that may move takes a seat in the roster. The first call counts; without it
     /// connections stay where they are and a takeover drains them.
     pub fn movable(&self, mover: Arc<impl Mover>) -> Migration {
-        let (source, roster, moved) = Source::new(extents(self.shared.stance.subscribe()));
-        let (links, coming) = mpsc::channel(1);
+        let (source, roster, links, moved) = Source::new(extents(self.shared.stance.subscribe()));
         let back = Arc::clone(&mover);
-        tokio::spawn(source.run(coming, move |frozen, returned| {
+        tokio::spawn(source.run(move |frozen, returned| {
             let arrival = match returned {
                 Returned::Aborted => Arrival::Returned,
                 Returned::Rejected => Arrival::Rejected,
@@ -68,8 +67,7 @@ impl Worker {
         }));
         let reaped = self.shared.reaped.clone();
         let introduce = move |introduction| match introduction {
-            // Only one can be waiting: a generation has one successor.
-            Introduction::To(link) => drop(links.try_send(link)),
+            Introduction::To(link) => links.introduce(link),
             Introduction::From(incumbent, link) => {
                 let (mover, reaped) = (Arc::clone(&mover), reaped.subscribe());
                 tokio::spawn(take_over(mover, incumbent, link, reaped));

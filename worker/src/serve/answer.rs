@@ -2,7 +2,7 @@
 //!
 //! **Invariants**
 //! - Every response says which generation made it.
-//! - While the worker drains, every response ends its connection.
+//! - While the worker dismisses its clients, every response ends its connection.
 //! - A request's work ends when its response's body is dropped: sent whole, or given up.
 
 use std::convert::Infallible;
@@ -122,7 +122,7 @@ impl Gateway {
     /// What every response carries.
     pub(super) fn stamp(&self, response: &mut Response, mut engagement: Engagement) {
         let status = response.status();
-        if self.is_draining() && status != StatusCode::SWITCHING_PROTOCOLS {
+        if self.dismisses() && status != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let headers = response.headers_mut();

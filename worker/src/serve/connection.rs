@@ -1,13 +1,15 @@
 //! One connection, from accept to close: HTTP/1.1 until it ends or becomes a WebSocket.
 //!
 //! ```text
-//! accept ─► hyper drives it ─► ends ──────────────► linger ─► close
+//! accept, resume ─► hyper drives it ─► ends ──────► linger ─► close
+//!               │ wanted, and at rest: frozen ─► another generation's resume
 //!               │ head stalls: 408, unparseable: 400 ──┘
 //!               └ 101 ─► into_parts() ─► websocket
 //! ```
 //!
 //! **Invariants**
-//! - The task that accepted a connection owns it to the end: no part of it is ever in another task.
+//! - The task that accepted or resumed a connection owns it to the end, or until it is frozen: no
+//!   part of it is ever in another task.
 //! - A connection that said nothing, or nothing new, is closed without a word; one that began to
 //!   speak is answered.
 //! - A drain closes nothing here: the next response says `Connection: close`, and what stays idle
@@ -19,16 +21,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use handoff::migrate::{self, Frozen, Kind};
 use handoff::{Peer, Stream};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::answer::{GENERATION, SECURITY};
 use super::http::Desk;
+use super::moving::freeze_http;
 use super::watched::Watched;
 use super::{Gateway, websocket};
 use crate::args::Limits;
@@ -40,33 +45,82 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The most a request's head may have, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Serves one connection until it is closed.
-pub(crate) async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer) {
+/// Serves a connection that was accepted here, until it is closed or moves. `berth` is its way to
+/// another generation.
+pub(crate) async fn accept(
+    gateway: Arc<Gateway>,
+    stream: Stream,
+    peer: Peer,
+    berth: Option<migrate::Seat>,
+) {
+    speak_http(gateway, stream, peer, Bytes::new(), berth).await;
+}
+
+/// Serves a connection from where it was frozen, as [`accept`] does.
+pub(crate) async fn resume(gateway: Arc<Gateway>, frozen: Frozen, berth: Option<migrate::Seat>) {
+    let Frozen { descriptor, snapshot } = frozen;
+    let stream = match Stream::adopt(descriptor) {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!(%error, "a connection that came here could not be polled, and is closed");
+            return;
+        }
+    };
+    match snapshot.kind {
+        Kind::Http1 => {
+            speak_http(gateway, stream, snapshot.peer, snapshot.read.into(), berth).await;
+        }
+        Kind::WebSocket => {
+            let seat = gateway.census.seat();
+            Box::pin(websocket::resume(&gateway, &seat.visitor, stream, snapshot, berth)).await;
+        }
+    }
+}
+
+async fn speak_http(
+    gateway: Arc<Gateway>,
+    stream: Stream,
+    peer: Peer,
+    read: Bytes,
+    berth: Option<migrate::Seat>,
+) {
     let seat = gateway.census.seat();
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&seat.visitor)));
+    let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&seat.visitor)));
     let desk = Desk::new(Arc::clone(&gateway), Arc::clone(&seat.visitor), peer);
     let mut connection = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, desk);
-    let end = drive(&mut connection, &seat.visitor, &gateway.limits).await;
+    let end = drive(&mut connection, &seat.visitor, &gateway.limits, berth.as_ref()).await;
     let parts = connection.into_parts();
     let watched = parts.io.into_inner();
     let half_closed = watched.is_half_closed();
     match end {
         End::Finished => match parts.service.into_upgrade() {
             Some(upgrade) => {
-                let stream = watched.into_stream();
+                let (rest, stream) = watched.into_parts();
+                let unread = joined(parts.read_buf, rest);
                 // Boxed: an HTTP connection does not carry the room for what it may become.
                 Box::pin(websocket::serve(
                     &gateway,
                     &seat.visitor,
-                    stream,
-                    parts.read_buf,
+                    (stream, peer),
+                    unread,
                     upgrade,
+                    berth,
                 ))
                 .await;
             }
             None if half_closed => {}
             None => linger(watched.into_stream()).await,
         },
+        End::Wanted => {
+            seat.visitor.enter(Phase::Away);
+            let (rest, stream) = watched.into_parts();
+            let read = joined(parts.read_buf, rest).into();
+            // Without a berth nobody wants it.
+            if let (Some(frozen), Some(berth)) = (freeze_http(stream, peer, read), berth) {
+                drop(seat);
+                berth.give(frozen);
+            }
+        }
         End::Expired if parts.read_buf.trim_ascii().is_empty() => {}
         End::Expired => {
             seat.visitor.enter(Phase::Idle);
@@ -93,6 +147,8 @@ enum End {
     Expired,
     /// In an error.
     Failed(hyper::Error),
+    /// It is to be served elsewhere, and is at rest.
+    Wanted,
 }
 
 /// Drives the connection until it ends or stands still for too long. hyper's own header timeout
@@ -101,6 +157,7 @@ async fn drive(
     connection: &mut http1::Connection<TokioIo<Watched>, Desk>,
     visitor: &Visitor,
     limits: &Limits,
+    berth: Option<&migrate::Seat>,
 ) -> End {
     let mut timer = pin!(sleep_until(Instant::now() + limits.idle_timeout));
     poll_fn(|context| {
@@ -109,11 +166,20 @@ async fn drive(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),
             Poll::Pending => {}
         }
+        if let Some(berth) = berth
+            && berth.poll_wanted(context).is_ready()
+        {
+            // Between requests everything is written out, and hyper gives back what it has read.
+            match visitor.phase() {
+                Phase::Idle | Phase::Head => return Poll::Ready(End::Wanted),
+                _ => berth.busy(),
+            }
+        }
         let patience = match visitor.phase() {
             Phase::Idle => limits.idle_timeout,
             Phase::Head => limits.header_timeout,
             // A request being worked on has its own deadlines.
-            Phase::Working | Phase::Answered | Phase::Talking | Phase::Told => {
+            Phase::Working | Phase::Answered | Phase::Talking | Phase::Told | Phase::Away => {
                 return Poll::Pending;
             }
         };
@@ -131,6 +197,11 @@ async fn drive(
         Poll::Pending
     })
     .await
+}
+
+/// What hyper had read and not understood, and what it had not read of the first bytes.
+fn joined(read_buf: Bytes, rest: Bytes) -> Bytes {
+    if rest.is_empty() { read_buf } else { [read_buf, rest].concat().into() }
 }
 
 /// Says what hyper would not say, or would say without our headers.

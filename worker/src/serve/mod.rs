@@ -5,21 +5,24 @@ mod completions;
 mod connection;
 mod http;
 mod models;
+mod moving;
 mod probes;
 mod readiness;
 mod upload;
 mod watched;
 mod websocket;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use handoff::migrate::Moved;
 use handoff::{GenerationId, Stance};
 use hyper::header::HeaderValue;
 use tokio::sync::watch;
 
-pub(crate) use connection::serve;
+pub(crate) use connection::{accept, resume};
+pub(crate) use moving::judge;
 pub(crate) use readiness::Readiness;
 
 use crate::args::Limits;
@@ -54,6 +57,9 @@ pub(crate) struct Gateway {
     access_log: AccessLog,
     antechamber: Antechamber,
     stance: watch::Receiver<Stance>,
+    dismissal: watch::Sender<bool>,
+    /// How moving goes; empty when connections do not move.
+    moved: OnceLock<watch::Receiver<Moved>>,
     started_at: Instant,
 }
 
@@ -79,6 +85,8 @@ impl Gateway {
             limits,
             access_log,
             stance,
+            dismissal: watch::Sender::new(false),
+            moved: OnceLock::new(),
             started_at: Instant::now(),
         }
     }
@@ -86,6 +94,23 @@ impl Gateway {
     /// The snapshot in force: a call stays with the one it began on.
     fn registry(&self) -> arc_swap::Guard<Arc<Registry>> {
         self.registry.load()
+    }
+
+    /// Connections move from now on, and how that goes.
+    pub(crate) fn moves(&self, moved: watch::Receiver<Moved>) {
+        // It is said once.
+        let _ = self.moved.set(moved);
+    }
+
+    /// From now on clients are told to come back: their connections cannot move.
+    pub(crate) fn dismiss(&self) {
+        self.dismissal.send_replace(true);
+    }
+
+    /// Whether clients are told to come back.
+    fn dismisses(&self) -> bool {
+        let has_successor = || self.moved.get().is_some_and(|moved| moved.borrow().linked);
+        *self.dismissal.borrow() || (self.is_draining() && !has_successor())
     }
 
     fn is_draining(&self) -> bool {

@@ -11,7 +11,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use handoff::Stream;
+use handoff::migrate::Prefixed;
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -20,7 +22,7 @@ use crate::census::{Phase, Visitor};
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watched {
-    stream: Stream,
+    stream: Prefixed<Stream>,
     visitor: Arc<Visitor>,
     /// Whether the client has closed its side.
     half_closed: bool,
@@ -28,7 +30,9 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) const fn new(stream: Stream, visitor: Arc<Visitor>) -> Self {
+    /// A connection whose first bytes are `read`.
+    pub(super) fn new(stream: Stream, read: Bytes, visitor: Arc<Visitor>) -> Self {
+        let stream = Prefixed::new(read, stream);
         Self { stream, visitor, half_closed: false, refused: None }
     }
 
@@ -42,9 +46,14 @@ impl Watched {
         self.half_closed
     }
 
+    /// What hyper did not read of the first bytes, and the connection itself.
+    pub(super) fn into_parts(self) -> (Bytes, Stream) {
+        self.stream.into_parts()
+    }
+
     /// The connection itself.
     pub(super) fn into_stream(self) -> Stream {
-        self.stream
+        self.into_parts().1
     }
 
     /// Whether hyper speaks for itself now.

@@ -18,8 +18,9 @@
 //!   one: no message twice, none lost.
 //! - A control frame strikes out itself, a last data frame all of its message.
 //! - The header of a frame is looked at once; no byte is moved more than a few times.
-//! - A quiet connection holds no buffer here.
+//! - A quiet connection holds no buffer here, one in the midst of a message no more than twice that.
 
+use std::cell::Cell;
 use std::mem::take;
 
 use tokio::io::ReadBuf;
@@ -30,6 +31,19 @@ use super::frame::{FrameHeader, FrameKind, Skipper};
 /// How much is kept of a message that is not whole yet, in bytes. A connection in the middle of a
 /// larger one moves after it.
 pub const MAX_JOURNAL: usize = 1024 * 1024;
+
+/// A buffer with this much more room than it needs is too large to be held, in bytes.
+const SLACK: usize = 4 * 1024;
+
+/// Copied at once, in bytes. From 4 KiB on glibc leaves it to `rep movsb`, which some AMD processors do
+/// at a tenth of the speed (glibc bug 30994; measured: 5.9 µs instead of 0.4 µs for 16 KiB).
+const COPY_STEP: usize = 1024;
+
+thread_local! {
+    /// The roomiest buffer that came back, for the next message on this thread: what is large is not
+    /// allocated for each of them (measured: 340 µs of page faults for 512 KiB), nor held in between.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// See the picture of the module.
 #[derive(Default)]
@@ -82,13 +96,16 @@ impl Journal {
         true
     }
 
-    /// Frees the buffers if there is nothing in them: the socket has nothing more for now.
+    /// Gives up the room that it does not need: the socket has nothing more for now.
     pub(super) fn rest(&mut self) {
-        if self.head == self.ahead.len() {
-            (self.ahead, self.head, self.given) = (Vec::new(), 0, 0);
-        }
         if self.fragments.is_empty() {
             self.fragments = Vec::new();
+        }
+        let needed = self.ahead.len() - self.head;
+        if needed == 0 || self.ahead.capacity() > 2 * needed + SLACK {
+            let held = self.ahead[self.head..].to_vec();
+            self.given -= take(&mut self.head);
+            give_back(std::mem::replace(&mut self.ahead, held));
         }
     }
 
@@ -100,14 +117,20 @@ impl Journal {
             Keeping::All => {
                 // The fragments are whole frames: they are not needed to find the next one.
                 self.fragments = Vec::new();
-                let mut bytes_ahead = take(&mut self.ahead).split_off(take(&mut self.head));
-                bytes_ahead.extend_from_slice(bytes);
+                let (ahead, head) = (take(&mut self.ahead), take(&mut self.head));
                 self.given = 0;
-                self.skip(Skipper::default(), &bytes_ahead);
+                self.keeping = Keeping::NotThisMessage(Skipper::default());
+                self.record(&ahead[head..]);
+                give_back(ahead);
+                self.record(bytes);
             }
             Keeping::NotThisMessage(skipper) => {
-                let skipper = take(skipper);
-                self.skip(skipper, bytes);
+                let (messages, next) = skipper.skip(bytes);
+                self.owed += messages;
+                if let Some(next) = next {
+                    self.keeping = Keeping::All;
+                    self.keep(next);
+                }
             }
             Keeping::Nothing => {}
         }
@@ -117,18 +140,12 @@ impl Journal {
         // tungstenite asks for more only when it has no whole frame left, so what is moved here is
         // less than the last read.
         self.ahead.drain(..take(&mut self.head));
-        self.ahead.extend_from_slice(bytes);
+        if self.ahead.capacity() == 0 {
+            self.ahead = SPARE.take();
+        }
+        self.ahead.reserve(bytes.len());
+        bytes.chunks(COPY_STEP).for_each(|step| self.ahead.extend_from_slice(step));
         self.given = self.ahead.len();
-    }
-
-    fn skip(&mut self, mut skipper: Skipper, bytes: &[u8]) {
-        let (messages, rest) = skipper.skip(bytes);
-        self.owed += messages;
-        self.keeping = match rest {
-            Some(_) => Keeping::All,
-            None => Keeping::NotThisMessage(skipper),
-        };
-        self.keep(rest.unwrap_or_default());
     }
 
     /// Strikes out the first message: a control frame, or data frames up to the last of a message.
@@ -169,12 +186,23 @@ impl Journal {
 
     /// What is to be given to a fresh tungstenite.
     pub(super) fn into_bytes(mut self) -> Vec<u8> {
+        self.rest();
         self.ahead.drain(..self.head);
         if self.fragments.is_empty() {
             return self.ahead;
         }
         self.fragments.append(&mut self.ahead);
         self.fragments
+    }
+}
+
+/// Keeps a buffer for the next message, if it is the best there is.
+fn give_back(mut buffer: Vec<u8>) {
+    // A vector that grows doubles its room; what is larger came from elsewhere.
+    if buffer.capacity() <= 2 * MAX_JOURNAL {
+        buffer.clear();
+        let spare = SPARE.take();
+        SPARE.set(if spare.capacity() < buffer.capacity() { buffer } else { spare });
     }
 }
 
@@ -217,6 +245,17 @@ mod tests {
         assert!(journal.ahead.capacity() + journal.fragments.capacity() > 0);
         journal.rest();
         assert_eq!(journal.ahead.capacity() + journal.fragments.capacity(), 0);
+    }
+
+    #[test]
+    fn a_connection_in_the_midst_of_a_message_holds_little_more_than_that() {
+        let mut journal = Journal::default();
+        give_back(Vec::with_capacity(MAX_JOURNAL));
+        journal.record(&frame(0x82, 300)[..200]);
+        assert!(journal.ahead.capacity() >= MAX_JOURNAL, "the spare one is used");
+        journal.rest();
+        assert!(journal.ahead.capacity() < 2 * SLACK);
+        assert_eq!(journal.into_bytes(), frame(0x82, 300)[..200]);
     }
 
     #[test]

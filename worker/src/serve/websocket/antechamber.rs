@@ -40,13 +40,23 @@ impl Antechamber {
 
     /// Takes a place, unless the peer's address has none left.
     pub(crate) fn enter(&self, peer: Peer) -> Option<Place> {
+        self.enter_within(peer, self.most)
+    }
+
+    /// Takes a place for one that had a place in another generation: it is not sent away for having
+    /// moved.
+    pub(crate) fn readmit(&self, peer: Peer) -> Place {
+        self.enter_within(peer, u32::MAX).expect("nobody has so many connections")
+    }
+
+    fn enter_within(&self, peer: Peer, most: u32) -> Option<Place> {
         let origin = match peer {
             Peer::Tcp(address) => Origin::Address(address.ip().to_canonical()),
             Peer::Unix => Origin::Unix,
         };
         let mut waiting = lock(&self.waiting);
         let taken = waiting.entry(origin).or_default();
-        if *taken >= self.most {
+        if *taken >= most {
             return None;
         }
         *taken += 1;

@@ -71,15 +71,10 @@ impl Close {
     }
 }
 
-/// Ends when a drain has begun and it is this connection's turn to be told. Cancel safe.
+/// Ends when it is this connection's turn to be told of the drain that dismisses it. Cancel safe.
 pub(super) async fn turn(mut stance: watch::Receiver<Stance>, number: u64, connections: usize) {
-    let draining = |stance: &Stance| stance.deadline().is_some();
-    // An error means the worker itself is gone.
-    let Ok(deadline) = stance.wait_for(draining).await.map(|stance| stance.deadline()) else {
-        return;
-    };
     let begun_at = Instant::now();
-    let mut deadline = deadline.unwrap_or(begun_at);
+    let mut deadline = stance.borrow_and_update().deadline().unwrap_or(begun_at);
     loop {
         let window = window(deadline.saturating_duration_since(begun_at), connections);
         tokio::select! {

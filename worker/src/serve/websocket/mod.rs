@@ -1,7 +1,8 @@
 //! WebSockets: upgraded, challenged, connected, served, and closed with a word.
 //!
 //! ```text
-//! 101 ─► challenge ─► connect ─► hello-ok, health ─► requests and events ─► close
+//! 101, or from another generation at either stage:
+//!     ─► challenge ─► connect ─► hello-ok, health ─► requests and events ─► close
 //!            │            └ wrong: res with the reason, close 1008 or 1002
 //!            ├ 15 s: close 1008 "handshake timeout"
 //!            └ a drain, here or later: event shutdown, close 1012 "service restart"
@@ -12,19 +13,21 @@
 //! - A client without a connection of its own rank holds at most 64 KiB and one place of its address.
 //! - Events carry `seq` from 1 without a gap, from `hello-ok` on.
 
+mod allowance;
 mod antechamber;
 mod connect;
 mod farewell;
 mod frame;
 mod handshake;
-mod meter;
 mod session;
 mod socket;
 
 use std::pin::{Pin, pin};
 
 use bytes::Bytes;
-use handoff::Stream;
+use handoff::message::millis;
+use handoff::migrate::{self, Snapshot};
+use handoff::{Peer, Stream};
 use serde_json::json;
 use tokio::time::sleep_until;
 use tracing::debug;
@@ -35,9 +38,10 @@ pub(super) use handshake::{Upgrade, upgrade};
 use self::connect::{Admission, Rejection};
 use self::farewell::Close;
 use self::frame::{NotARequest, Request};
-use self::session::Session;
+use self::session::{Session, Standing};
 use self::socket::{Heard, MAX_FIRST_MESSAGE, SlowConsumer, Socket};
 use super::Gateway;
+use super::moving::{self, Carried, ChallengedState, WebSocketState};
 use crate::census::{Phase, Visitor};
 use crate::identity::Locality;
 use crate::methods::now_ms;
@@ -51,39 +55,124 @@ enum Ending {
     Close(Close),
     /// The client was told that this worker leaves.
     Told,
+    /// It goes on elsewhere, from here.
+    Move(Box<WebSocketState>),
 }
 
-/// Serves a connection as a WebSocket until it is closed. `unread` is what came with the upgrade.
+/// Serves a connection as a WebSocket until it is closed or moves. `unread` is what came with the
+/// upgrade; `berth` is its way to another generation.
 pub(super) async fn serve(
     gateway: &Gateway,
     visitor: &Visitor,
-    stream: Stream,
+    (stream, peer): (Stream, Peer),
     unread: Bytes,
     upgrade: Upgrade,
+    berth: Option<migrate::Seat>,
 ) {
     visitor.enter(Phase::Talking);
-    let mut socket = Socket::new(stream, unread, gateway.limits.max_buffered_bytes).await;
+    let mut socket = Socket::new(stream, unread, gateway.limits.max_buffered_bytes);
+    let nonce = uuid::Uuid::new_v4().to_string();
+    let challenge = json!({"nonce": nonce, "ts": now_ms()});
+    let challenged = say(&mut socket, frame::event("connect.challenge", &challenge, None, None));
+    let stage = Stage::Challenged(Guest { nonce, upgrade });
+    match challenged {
+        Ok(()) => live(gateway, visitor, (socket, peer), stage, berth).await,
+        Err(ending) => end(visitor, (socket, peer), ending, berth).await,
+    }
+}
+
+/// Serves a WebSocket from where another generation, or this one, froze it.
+pub(super) async fn resume(
+    gateway: &Gateway,
+    visitor: &Visitor,
+    stream: Stream,
+    snapshot: Snapshot,
+    berth: Option<migrate::Seat>,
+) {
+    visitor.enter(Phase::Talking);
+    let Ok(state) = moving::read_state(&snapshot) else {
+        debug!("a WebSocket came with a state that cannot be read, and is closed");
+        return;
+    };
+    let peer = snapshot.peer;
+    let (allowance, stage) = match state {
+        WebSocketState::Challenged(state) => {
+            let ChallengedState { nonce, local, age_ms, allowance } = state;
+            let locality = if local { Locality::Local } else { Locality::Remote };
+            let opened_at = moving::ago(age_ms);
+            let place = gateway.antechamber.readmit(peer);
+            let upgrade = Upgrade { place, locality, opened_at };
+            (Some(allowance), Stage::Challenged(Guest { nonce, upgrade }))
+        }
+        WebSocketState::Connected(state) => (None, Stage::Connected(Standing::resumed(state))),
+    };
+    let carried = Carried { read: snapshot.read, unsent: snapshot.unsent };
+    let socket = Socket::thaw(stream, carried, allowance, gateway.limits.max_buffered_bytes);
+    live(gateway, visitor, (socket, peer), stage, berth).await;
+}
+
+/// How far a WebSocket has come.
+enum Stage {
+    /// It was challenged.
+    Challenged(Guest),
+    /// It has connected.
+    Connected(Standing),
+}
+
+/// A client that was challenged and has not connected.
+struct Guest {
+    nonce: String,
+    upgrade: Upgrade,
+}
+
+async fn live(
+    gateway: &Gateway,
+    visitor: &Visitor,
+    (mut socket, peer): (Socket, Peer),
+    stage: Stage,
+    berth: Option<migrate::Seat>,
+) {
     let mut turn = pin!(async {
-        let mut stance = gateway.stance.clone();
-        // Counted when the drain begins, not now.
-        let _ = stance.wait_for(|stance| stance.deadline().is_some()).await;
+        // Counted when clients are dismissed, not now; an error means the worker is gone.
+        let _ = gateway.dismissal.subscribe().wait_for(|dismisses| *dismisses).await;
+        let stance = gateway.stance.clone();
         farewell::turn(stance, visitor.number, gateway.census.population()).await;
     });
-    let ending = match greet(gateway, &mut socket, &upgrade, turn.as_mut()).await {
-        Ok((admission, connect_id)) => {
-            drop(upgrade.place);
-            socket.trust();
-            debug!(
-                client = admission.client.id,
-                mode = admission.client.mode,
-                protocol = admission.protocol,
-                handshake_ms = (admission.admitted_at - upgrade.opened_at).as_millis(),
-                "a WebSocket connected"
-            );
-            Session::new(gateway, &mut socket, admission).run(&connect_id, turn).await
+    let berth_there = berth.as_ref();
+    let ending = match stage {
+        Stage::Challenged(guest) => {
+            match greet(gateway, &mut socket, &guest, turn.as_mut(), berth_there).await {
+                Ok((admission, connect_id)) => {
+                    let Upgrade { place, opened_at, .. } = guest.upgrade;
+                    drop(place);
+                    socket.trust();
+                    debug!(
+                        client = admission.client.id,
+                        mode = admission.client.mode,
+                        protocol = admission.protocol,
+                        handshake_ms = (admission.admitted_at - opened_at).as_millis(),
+                        "a WebSocket connected"
+                    );
+                    let standing = Standing::new(admission, &gateway.limits);
+                    let session = Session::new(gateway, &mut socket, standing);
+                    session.welcome_and_serve(&connect_id, turn, berth_there).await
+                }
+                Err(ending) => ending,
+            }
         }
-        Err(ending) => ending,
+        Stage::Connected(standing) => {
+            Session::new(gateway, &mut socket, standing).serve(turn, berth_there).await
+        }
     };
+    end(visitor, (socket, peer), ending, berth).await;
+}
+
+async fn end(
+    visitor: &Visitor,
+    (socket, peer): (Socket, Peer),
+    ending: Ending,
+    berth: Option<migrate::Seat>,
+) {
     match ending {
         Ending::Gone => {}
         Ending::Close(close) => {
@@ -94,18 +183,29 @@ pub(super) async fn serve(
             visitor.enter(Phase::Told);
             socket.close(&Close::RESTART).await;
         }
+        Ending::Move(state) => match socket.freeze() {
+            Ok((stream, carried)) => {
+                visitor.enter(Phase::Away);
+                let frozen = moving::freeze_websocket(stream, peer, carried, &state);
+                if let (Some(frozen), Some(berth)) = (frozen, berth) {
+                    berth.give(frozen);
+                }
+            }
+            // It broke while it was flushed into memory, so there is nobody left to tell.
+            Err(_) => debug!("a WebSocket ended as it was to move"),
+        },
     }
 }
 
-/// Challenges the client and waits for its `connect`; answers with who it is and that request's id.
+/// Waits for the `connect` of a client that was challenged; answers with who it is and that request's
+/// id.
 async fn greet(
     gateway: &Gateway,
     socket: &mut Socket,
-    upgrade: &Upgrade,
+    Guest { nonce, upgrade }: &Guest,
     mut turn: Pin<&mut impl Future<Output = ()>>,
+    berth: Option<&migrate::Seat>,
 ) -> Result<(Admission, String), Ending> {
-    let challenge = json!({"nonce": uuid::Uuid::new_v4(), "ts": now_ms()});
-    say(socket, frame::event("connect.challenge", &challenge, None, None))?;
     let deadline = sleep_until((upgrade.opened_at + gateway.limits.handshake_timeout).into());
     let message = tokio::select! {
         biased;
@@ -114,10 +214,19 @@ async fn greet(
             return Err(Ending::Told);
         }
         () = deadline => return Err(Ending::Close(Close::HANDSHAKE_TIMEOUT)),
-        heard = socket.hear() => match heard {
+        heard = socket.hear(berth) => match heard {
             Heard::Text(message) => message,
             Heard::Gone => return Err(Ending::Gone),
             Heard::Wrong(close) => return Err(Ending::Close(close)),
+            Heard::Wanted => {
+                let state = WebSocketState::Challenged(ChallengedState {
+                    nonce: nonce.clone(),
+                    local: upgrade.locality == Locality::Local,
+                    age_ms: millis(upgrade.opened_at.elapsed()),
+                    allowance: socket.allowance(),
+                });
+                return Err(Ending::Move(Box::new(state)));
+            }
         },
     };
     if message.len() > MAX_FIRST_MESSAGE {

@@ -1,75 +1,148 @@
 //! A client that has connected: its requests are answered, its events numbered, its clocks kept.
 
 use std::pin::Pin;
+use std::time::Duration;
 
+use handoff::message::millis;
+use handoff::migrate;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::Ending;
-use super::connect::Admission;
+use super::connect::{Admission, Client};
 use super::farewell::{self, Close};
 use super::frame::{self, Request, StateVersion};
 use super::socket::{Heard, MAX_MESSAGE, SlowConsumer, Socket};
+use crate::args::Limits;
+use crate::identity::Scopes;
 use crate::methods::{Refusal, VERSION, now_ms};
 use crate::serve::Gateway;
+use crate::serve::moving::{ClientState, ConnectedState, WebSocketState};
 
-/// One connected client. All of it is state that another generation could take over.
+/// All that is known of a connected client: another generation can go on from it.
+#[derive(Debug)]
+pub(super) struct Standing {
+    protocol: u64,
+    client: Client,
+    role: String,
+    scopes: Scopes,
+    /// The number of the last event; the first one is 1.
+    seq: u64,
+    tick_at: Instant,
+    ping_at: Instant,
+}
+
+impl Standing {
+    /// Of a client that was let in just now.
+    pub(super) fn new(admission: Admission, limits: &Limits) -> Self {
+        let Admission { protocol, client, role, scopes, .. } = admission;
+        let now = Instant::now();
+        let (tick_at, ping_at) = (now + limits.tick_interval, now + limits.ping_interval);
+        Self { protocol, client, role, scopes, seq: 0, tick_at, ping_at }
+    }
+
+    /// Of a client that was let in by another generation.
+    pub(super) fn resumed(state: ConnectedState) -> Self {
+        let ClientState { id, display_name, version, platform, mode } = state.client;
+        let now = Instant::now();
+        Self {
+            protocol: state.protocol,
+            client: Client { id, display_name, version, platform, mode },
+            role: state.role,
+            scopes: Scopes::new(state.scopes),
+            seq: state.seq,
+            tick_at: now + Duration::from_millis(state.tick_in_ms),
+            ping_at: now + Duration::from_millis(state.ping_in_ms),
+        }
+    }
+
+    /// What another generation has to know.
+    fn frozen(&self) -> ConnectedState {
+        let Client { id, display_name, version, platform, mode } = &self.client;
+        let due = |at: Instant| millis(at.saturating_duration_since(Instant::now()));
+        ConnectedState {
+            protocol: self.protocol,
+            client: ClientState {
+                id: id.clone(),
+                display_name: display_name.clone(),
+                version: version.clone(),
+                platform: platform.clone(),
+                mode: mode.clone(),
+            },
+            role: self.role.clone(),
+            scopes: self.scopes.names().to_vec(),
+            seq: self.seq,
+            tick_in_ms: due(self.tick_at),
+            ping_in_ms: due(self.ping_at),
+        }
+    }
+}
+
+/// One connected client, being served.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     gateway: &'a Gateway,
     socket: &'a mut Socket,
-    admission: Admission,
-    /// The number of the last event; the first one is 1.
-    seq: u64,
+    standing: Standing,
 }
 
 impl<'a> Session<'a> {
     pub(super) const fn new(
         gateway: &'a Gateway,
         socket: &'a mut Socket,
-        admission: Admission,
+        standing: Standing,
     ) -> Self {
-        Self { gateway, socket, admission, seq: 0 }
+        Self { gateway, socket, standing }
     }
 
-    /// Welcomes the client by answering its `connect`, and serves it until its connection ends.
-    pub(super) async fn run(
+    /// Welcomes the client by answering its `connect`, and serves it.
+    pub(super) async fn welcome_and_serve(
         mut self,
         connect_id: &str,
         turn: Pin<&mut impl Future<Output = ()>>,
+        berth: Option<&migrate::Seat>,
     ) -> Ending {
         match self.welcome(connect_id) {
-            Ok(()) => self.serve(turn).await,
+            Ok(()) => self.serve(turn, berth).await,
             Err(SlowConsumer) => Ending::Close(Close::SLOW_CONSUMER),
         }
     }
 
-    async fn serve(&mut self, mut turn: Pin<&mut impl Future<Output = ()>>) -> Ending {
-        let limits = &self.gateway.limits;
-        let began_at = Instant::now();
-        let mut tick_at = began_at + limits.tick_interval;
-        let mut ping_at = began_at + limits.ping_interval;
-        let mut timer = std::pin::pin!(sleep_until(tick_at.min(ping_at)));
+    /// Serves the client until its connection ends or moves.
+    pub(super) async fn serve(
+        mut self,
+        mut turn: Pin<&mut impl Future<Output = ()>>,
+        berth: Option<&migrate::Seat>,
+    ) -> Ending {
+        let mut timer = std::pin::pin!(sleep_until(self.due_at()));
         loop {
             let step = tokio::select! {
                 // First what a busy client must not keep from happening.
                 biased;
                 () = &mut turn => return self.dismiss(),
                 () = &mut timer => {
-                    let step = self.keep_time(&mut tick_at, &mut ping_at);
-                    timer.as_mut().reset(tick_at.min(ping_at));
+                    let step = self.keep_time();
+                    timer.as_mut().reset(self.due_at());
                     step
                 }
-                heard = self.socket.hear() => match heard {
+                heard = self.socket.hear(berth) => match heard {
                     Heard::Text(message) => self.answer(&message),
                     Heard::Gone => return Ending::Gone,
                     Heard::Wrong(close) => return Ending::Close(close),
+                    Heard::Wanted => {
+                        let state = WebSocketState::Connected(self.standing.frozen());
+                        return Ending::Move(Box::new(state));
+                    }
                 },
             };
             if let Err(SlowConsumer) = step {
                 return Ending::Close(Close::SLOW_CONSUMER);
             }
         }
+    }
+
+    fn due_at(&self) -> Instant {
+        self.standing.tick_at.min(self.standing.ping_at)
     }
 
     fn welcome(&mut self, connect_id: &str) -> Result<(), SlowConsumer> {
@@ -79,18 +152,14 @@ impl<'a> Session<'a> {
         self.event("health", &health, Some(StateVersion::FIRST))
     }
 
-    fn keep_time(
-        &mut self,
-        tick_at: &mut Instant,
-        ping_at: &mut Instant,
-    ) -> Result<(), SlowConsumer> {
+    fn keep_time(&mut self) -> Result<(), SlowConsumer> {
         let now = Instant::now();
-        if now >= *ping_at {
-            *ping_at = now + self.gateway.limits.ping_interval;
+        if now >= self.standing.ping_at {
+            self.standing.ping_at = now + self.gateway.limits.ping_interval;
             self.socket.ping();
         }
-        if now >= *tick_at {
-            *tick_at = now + self.gateway.limits.tick_interval;
+        if now >= self.standing.tick_at {
+            self.standing.tick_at = now + self.gateway.limits.tick_interval;
             self.event("tick", &json!({"ts": now_ms()}), None)?;
         }
         Ok(())
@@ -113,7 +182,7 @@ impl<'a> Session<'a> {
     fn call(&self, name: &str) -> Result<Box<serde_json::value::RawValue>, Refusal> {
         let registry = self.gateway.registry();
         match registry.method(name) {
-            Some(method) if !self.admission.scopes.allow(method.needs) => {
+            Some(method) if !self.standing.scopes.allow(method.needs) => {
                 Err(Refusal::invalid(format!("missing scope: {}", method.needs.name())))
             }
             Some(method) => (method.answer)(&self.gateway.knowledge),
@@ -142,13 +211,14 @@ impl<'a> Session<'a> {
         payload: &Value,
         state_version: Option<StateVersion>,
     ) -> Result<(), SlowConsumer> {
-        self.seq += 1;
-        self.socket.say(frame::event(name, payload, Some(self.seq), state_version))
+        self.standing.seq += 1;
+        let seq = Some(self.standing.seq);
+        self.socket.say(frame::event(name, payload, seq, state_version))
     }
 
     fn hello(&self) -> Value {
         let gateway = self.gateway;
-        let Admission { protocol, client, role, scopes, .. } = &self.admission;
+        let Standing { protocol, client, role, scopes, .. } = &self.standing;
         let now = now_ms();
         let client_name = client.display_name.as_ref().unwrap_or(&client.id);
         let mut snapshot = json!({
@@ -188,7 +258,7 @@ impl<'a> Session<'a> {
             "policy": {
                 "maxPayload": MAX_MESSAGE,
                 "maxBufferedBytes": gateway.limits.max_buffered_bytes,
-                "tickIntervalMs": handoff::message::millis(gateway.limits.tick_interval),
+                "tickIntervalMs": millis(gateway.limits.tick_interval),
             },
         })
     }

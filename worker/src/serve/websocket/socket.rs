@@ -9,20 +9,21 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink as _, Stream as _};
 use handoff::Stream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+use handoff::migrate::Seat;
+use handoff::migrate::websocket::{self, MovableWebSocket, tungstenite};
+use tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tungstenite::{Message, Utf8Bytes};
 
+use super::allowance::Allowance;
 use super::farewell::Close;
-use super::meter::Meter;
 use crate::serve::connection::linger;
+use crate::serve::moving::{Carried, may_carry};
 
 /// The largest message before a client has connected, in bytes.
 pub(super) const MAX_FIRST_MESSAGE: usize = 64 * 1024;
@@ -38,17 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A WebSocket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    inner: WebSocketStream<Meter>,
-    /// How much was ever queued, in bytes, as [`Meter::written`] counts what left.
-    queued: u64,
+    inner: MovableWebSocket<Allowance>,
     max_buffered: u64,
-    flushed: Flushed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flushed {
-    Yes,
-    NotYet,
 }
 
 /// What came from the client.
@@ -60,6 +52,8 @@ pub(super) enum Heard {
     Gone,
     /// Something this protocol does not allow.
     Wrong(Close),
+    /// Nothing: the connection is to go on elsewhere, from here.
+    Wanted,
 }
 
 /// The client does not fetch what is queued for it.
@@ -68,22 +62,44 @@ pub(super) struct SlowConsumer;
 
 impl Socket {
     /// The WebSocket of an upgraded connection, with what was read of it already.
-    pub(super) async fn new(stream: Stream, unread: Bytes, max_buffered: u64) -> Self {
+    pub(super) fn new(stream: Stream, unread: Bytes, max_buffered: u64) -> Self {
         // The header of a frame and what is read ahead come on top.
         let allowance = (MAX_FIRST_MESSAGE + READ_BUFFER).saturating_sub(unread.len());
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        let inner = WebSocketStream::from_partially_read(
-            Meter::new(stream, allowance),
-            unread.into(),
-            Role::Server,
-            Some(config),
-        )
-        .await;
-        Self { inner, queued: 0, max_buffered, flushed: Flushed::Yes }
+        let io = Allowance::new(stream, Some(allowance));
+        Self { inner: MovableWebSocket::accept(io, unread, config()), max_buffered }
+    }
+
+    /// The WebSocket of a connection that came from another generation; `allowance` as
+    /// [`Self::allowance`] told it there.
+    pub(super) fn thaw(
+        stream: Stream,
+        Carried { read, unsent }: Carried,
+        allowance: Option<usize>,
+        max_buffered: u64,
+    ) -> Self {
+        let frozen = websocket::Frozen { io: Allowance::new(stream, allowance), read, unsent };
+        Self { inner: MovableWebSocket::thaw(frozen, config()), max_buffered }
+    }
+
+    /// Whether it could move now: not in its close, not in the middle of a message larger than
+    /// what travels, and not with more unsent than that.
+    fn is_movable(&self) -> bool {
+        self.inner.is_movable().is_ok() && may_carry(self.inner.backlog())
+    }
+
+    /// Stops it where it is: the connection, and what is unread and unsent of it.
+    ///
+    /// # Errors
+    /// Itself, when it cannot move after all.
+    #[expect(clippy::result_large_err, reason = "it goes on where it was, which is the rule")]
+    pub(super) fn freeze(self) -> Result<(Stream, Carried), Self> {
+        let Self { inner, max_buffered } = self;
+        match inner.freeze() {
+            Ok(websocket::Frozen { io, read, unsent }) => {
+                Ok((io.into_stream(), Carried { read, unsent }))
+            }
+            Err((inner, _)) => Err(Self { inner, max_buffered }),
+        }
     }
 
     /// The client has connected: it may send messages up to [`MAX_MESSAGE`].
@@ -91,16 +107,19 @@ impl Socket {
         self.inner.get_mut().lift();
     }
 
+    /// How much more a client that has not connected may send, in bytes.
+    pub(super) fn allowance(&self) -> usize {
+        self.inner.get_ref().left().unwrap_or_default()
+    }
+
     /// Queues a message; [`Self::hear`] sends it.
     ///
     /// # Errors
     /// [`SlowConsumer`] when too much would be queued.
     pub(super) fn say(&mut self, message: String) -> Result<(), SlowConsumer> {
-        let backlog = self.queued.saturating_sub(self.inner.get_ref().written());
-        if backlog + message.len() as u64 > self.max_buffered {
+        if self.inner.backlog() + message.len() as u64 > self.max_buffered {
             return Err(SlowConsumer);
         }
-        self.queued += message.len() as u64;
         self.queue(Message::text(message));
         Ok(())
     }
@@ -111,48 +130,43 @@ impl Socket {
     }
 
     fn queue(&mut self, message: Message) {
-        // A connection that is broken says so at the next read; a queued message needs no readiness.
-        let _ = Pin::new(&mut self.inner).start_send(message);
-        self.flushed = Flushed::NotYet;
+        // A connection that is broken says so at the next read.
+        let _ = self.inner.feed(message);
     }
 
-    /// The next message, while everything queued is being sent. Cancel safe.
-    pub(super) async fn hear(&mut self) -> Heard {
-        poll_fn(|context| self.poll_hear(context)).await
+    /// What comes next, while everything queued is being sent: a message, or that the connection is to
+    /// move and can. Cancel safe.
+    pub(super) async fn hear(&mut self, berth: Option<&Seat>) -> Heard {
+        poll_fn(|context| {
+            if let Some(berth) = berth
+                && berth.poll_wanted(context).is_ready()
+            {
+                if self.is_movable() {
+                    return Poll::Ready(Heard::Wanted);
+                }
+                // Looked at again whenever something has come or left.
+                berth.busy();
+            }
+            self.poll_hear(context)
+        })
+        .await
     }
 
     fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<Heard> {
         loop {
-            return Poll::Ready(match Pin::new(&mut self.inner).poll_next(context) {
-                Poll::Ready(Some(Ok(Message::Text(text)))) => Heard::Text(text),
-                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => match Utf8Bytes::try_from(bytes) {
+            // Cancel safe, so that it may be begun anew at each poll.
+            return Poll::Ready(match ready!(pin!(self.inner.next()).poll(context)) {
+                Some(Ok(Message::Text(text))) => Heard::Text(text),
+                Some(Ok(Message::Binary(bytes))) => match Utf8Bytes::try_from(bytes) {
                     Ok(text) => Heard::Text(text),
                     Err(_) => Heard::Wrong(Close::NOT_UTF8),
                 },
-                // tungstenite answers pings and closes by itself, at the next read.
-                Poll::Ready(Some(Ok(_))) => continue,
-                Poll::Ready(Some(Err(error))) => what_is_wrong(&error),
-                Poll::Ready(None) => Heard::Gone,
-                // Only when nothing more is there to be answered, so that answers leave together.
-                Poll::Pending => match self.poll_flush(context) {
-                    Poll::Ready(Err(_)) => Heard::Gone,
-                    Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
-                },
+                // Pings and closes are answered by themselves, at the next read.
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => what_is_wrong(&error),
+                None => Heard::Gone,
             });
         }
-    }
-
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), tungstenite::Error>> {
-        if self.flushed == Flushed::Yes {
-            return Poll::Ready(Ok(()));
-        }
-        let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        if let Poll::Ready(Ok(())) = flushed {
-            self.flushed = Flushed::Yes;
-            // Frame headers and pongs are written too, and would be taken for messages in time.
-            self.queued = self.inner.get_ref().written();
-        }
-        flushed
     }
 
     /// Closes: sends what is queued and the close, waits for the client's, for a while.
@@ -162,9 +176,9 @@ impl Socket {
             reason: close.reason().into(),
         })));
         let farewell = async {
-            poll_fn(|context| self.poll_flush(context)).await?;
+            poll_fn(|context| self.inner.poll_flush(context)).await?;
             // What a client says after our close has no meaning any more.
-            while !matches!(self.hear().await, Heard::Gone | Heard::Wrong(_)) {}
+            while !matches!(self.hear(None).await, Heard::Gone | Heard::Wrong(_)) {}
             Ok::<(), tungstenite::Error>(())
         };
         // A client that does not answer has been told all the same.
@@ -172,6 +186,14 @@ impl Socket {
             linger(self.inner.into_inner().into_stream()).await;
         }
     }
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
 }
 
 fn what_is_wrong(error: &tungstenite::Error) -> Heard {

@@ -1,6 +1,5 @@
-//! A connection under tungstenite's hands: how much came before it connected, how much has left.
-//!
-//! tungstenite tells neither, and its own limit cannot change once a client has connected.
+//! A connection under tungstenite's hands: how much may come before the client has connected, since
+//! tungstenite's own limit cannot change afterwards.
 
 use std::io;
 use std::pin::Pin;
@@ -11,26 +10,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct Allowance {
     stream: Stream,
     /// How much more may be read; `None` is any amount.
-    allowance: Option<usize>,
-    written: u64,
+    left: Option<usize>,
 }
 
-impl Meter {
-    pub(super) const fn new(stream: Stream, allowance: usize) -> Self {
-        Self { stream, allowance: Some(allowance), written: 0 }
+impl Allowance {
+    pub(super) const fn new(stream: Stream, left: Option<usize>) -> Self {
+        Self { stream, left }
     }
 
     /// From now on any amount may be read.
     pub(super) const fn lift(&mut self) {
-        self.allowance = None;
+        self.left = None;
     }
 
-    /// How much the kernel has taken, in bytes.
-    pub(super) const fn written(&self) -> u64 {
-        self.written
+    /// How much more may be read, in bytes; `None` is any amount.
+    pub(super) const fn left(&self) -> Option<usize> {
+        self.left
     }
 
     pub(super) fn into_stream(self) -> Stream {
@@ -38,34 +36,31 @@ impl Meter {
     }
 }
 
-impl AsyncRead for Meter {
+impl AsyncRead for Allowance {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.allowance == Some(0) {
+        if this.left == Some(0) {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         let read = buffer.filled().len() - before;
-        this.allowance = this.allowance.map(|allowance| allowance.saturating_sub(read));
+        this.left = this.left.map(|left| left.saturating_sub(read));
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Meter {
+impl AsyncWrite for Allowance {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-        this.written += written as u64;
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,0 +1,102 @@
+//! The numbers Holdfast promises, measured on release binaries, as one report.
+//!
+//! `cargo bench -p holdfast-tests` takes all of them, `-- takeovers` only that one.
+//!
+//! | name | file | what is measured |
+//! | --- | --- | --- |
+//! | `takeovers` | `takeovers.rs` | requests lost over takeovers, and from the signal to *switched* |
+//! | `size` | `size.rs` | the front's memory and descriptors before and after takeovers |
+//! | `throughput` | `throughput.rs` | the worker under the front against the same worker alone |
+//! | `crash` | `crash.rs` | from the only worker's death to the next answer |
+//!
+//! **Invariants**
+//! - No number fails the run for being slow: goal and result stand side by side. Only a lost request
+//!   that was promised an answer does.
+//! - What is compared is compared within one run, taken in turns.
+
+mod clients;
+mod closed_loop;
+mod crash;
+mod figures;
+mod ledger;
+mod report;
+mod size;
+mod story;
+mod takeovers;
+mod throughput;
+
+use std::process::ExitCode;
+
+use ledger::Promise;
+use report::Report;
+
+/// The command line is not understood (sysexits.h).
+const USAGE: u8 = 64;
+
+/// One of the measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measurement {
+    Takeovers,
+    Size,
+    Throughput,
+    Crash,
+}
+
+impl Measurement {
+    const ALL: [Self; 4] = [Self::Takeovers, Self::Size, Self::Throughput, Self::Crash];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Takeovers => "takeovers",
+            Self::Size => "size",
+            Self::Throughput => "throughput",
+            Self::Crash => "crash",
+        }
+    }
+
+    async fn take(self, report: &Report) -> Promise {
+        match self {
+            Self::Takeovers => takeovers::measure(report).await,
+            Self::Size => size::measure(report).await,
+            Self::Throughput => throughput::measure(report).await,
+            Self::Crash => crash::measure(report).await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let report = Report;
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    // Cargo says `--bench` when it measures; `cargo test --all-targets` only wants it to start.
+    let Some(at) = words.iter().position(|word| word == "--bench") else {
+        report.note("nothing measured: use cargo bench");
+        return ExitCode::SUCCESS;
+    };
+    words.remove(at);
+    let Some(chosen) = choose(&words) else {
+        let names = Measurement::ALL.map(Measurement::name);
+        report.note(&format!("no such measurement: {words:?}; there are {names:?}"));
+        return ExitCode::from(USAGE);
+    };
+    report.begin(&words);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("an event loop can be made");
+    let mut promise = Promise::Kept;
+    for measurement in chosen {
+        promise = promise.and(runtime.block_on(measurement.take(&report)));
+    }
+    report.end(promise);
+    match promise {
+        Promise::Kept => ExitCode::SUCCESS,
+        Promise::Broken => ExitCode::FAILURE,
+    }
+}
+
+/// The measurements of these names, or all of them; `None` when a name is none.
+fn choose(words: &[String]) -> Option<Vec<Measurement>> {
+    if words.is_empty() {
+        return Some(Measurement::ALL.to_vec());
+    }
+    let named = |word: &String| Measurement::ALL.into_iter().find(|m| m.name() == word);
+    words.iter().map(named).collect()
+}
