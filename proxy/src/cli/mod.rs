@@ -10,6 +10,7 @@ mod status;
 mod stop;
 mod takeover;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -119,7 +120,6 @@ impl Failed {
 }
 
 /// Reads the command line, does what it says, and tells how that went.
-#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -138,7 +138,8 @@ pub(crate) fn run() -> ExitCode {
         Err(source) => Err(Failed::Runtime { doing: "could not start", source }),
     };
     outcome.unwrap_or_else(|failed| {
-        eprintln!("holdfast: {}", chain(&failed));
+        // The exit code tells it too.
+        let _ = writeln!(std::io::stderr(), "holdfast: {}", chain(&failed));
         ExitCode::from(failed.exit_code())
     })
 }
@@ -154,6 +155,11 @@ impl Command {
             Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,
         }
     }
+}
+
+/// Writes a line of a command's output. A reader that is gone has read enough.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Reads `20ms`, `3s`, `1m 30s`; a unit is always needed.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use comfy_table::{Table, presets};
 
-use super::{Control, Failed, spoken};
+use super::{Control, Failed, say, spoken};
 use crate::control::client::{AskFailed, Conversation};
 use crate::control::protocol::{
     Answer, Command, GenerationStatus, LastTakeover, NextTakeover, Outcome, Status as Document,
@@ -28,7 +28,6 @@ pub(super) async fn ask(control: &Control) -> Result<Document, Failed> {
 }
 
 impl Status {
-    #[expect(clippy::print_stdout, reason = "this is the command's output")]
     pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let status = ask(control).await?;
         if self.json {
@@ -36,9 +35,9 @@ impl Status {
                 doing: "could not print",
                 source: source.into(),
             })?;
-            println!("{document}");
+            say(&document);
         } else {
-            println!("{}", tables(&status));
+            say(&tables(&status));
         }
         Ok(ExitCode::SUCCESS)
     }

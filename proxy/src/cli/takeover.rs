@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use handoff::message::{Connections, GenerationId, OldestWork};
 
-use super::{CUT, Control, Failed, spoken};
+use super::{CUT, Control, Failed, say, spoken};
 use crate::control::client::Conversation;
 use crate::control::protocol::{Answer, Command, Outcome, TakeoverRequest};
 use crate::program::parse_environment;
@@ -112,30 +112,33 @@ struct Teller {
     live: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 impl Teller {
     fn tell(&mut self, answer: &Answer) {
         if self.json {
             if let Ok(line) = serde_json::to_string(answer) {
-                println!("{line}");
+                say(&line);
             }
             return;
         }
         if let Answer::Draining { generation, connections, in_flight, oldest } = answer {
             if self.live {
                 let line = draining(*generation, *connections, *in_flight, oldest.as_ref());
-                print!("\r\x1b[K{line}");
-                // A terminal that cannot be written to is the caller's to notice.
-                let _ = std::io::stdout().flush();
+                over(&line);
             }
             return;
         }
         let Some(line) = spoken_answer(answer) else { return };
         if self.live {
-            print!("\r\x1b[K");
+            over("");
         }
-        println!("{line}");
+        say(&line);
     }
+}
+
+/// Writes over the line before. A terminal that is gone needs no line.
+fn over(line: &str) {
+    let mut terminal = std::io::stdout();
+    let _ = write!(terminal, "\r\x1b[K{line}").and_then(|()| terminal.flush());
 }
 
 fn spoken_answer(answer: &Answer) -> Option<String> {
