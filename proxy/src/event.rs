@@ -166,8 +166,8 @@ impl fmt::Display for Exit {
 pub(crate) enum Failure {
     #[error("could not be started: {reason}")]
     NotStarted { reason: String },
-    #[error("{exit} {during}")]
-    Exited { exit: Exit, during: During },
+    #[error("{exit} {during}{}", because(failing))]
+    Exited { exit: Exit, during: During, failing: Vec<String> },
     #[error("was not ready within {limit:?}{}", because(failing))]
     NotReady { limit: Duration, failing: Vec<String> },
     #[error("refused: {reason}")]

@@ -436,7 +436,7 @@ fn a_successor_that_dies_in_the_soak_has_the_incumbent_admitted_again() {
     let actions = world.feel(Stimulus::Event(died));
     assert!(actions.contains(&Action::Tell(g1, Order::Admit)), "{actions:?}");
     let actions = world.feel(Stimulus::Event(Event::Accepting(g1)));
-    let failure = Failure::Exited { exit: Exit::Code(1), during: During::Soak };
+    let failure = Failure::Exited { exit: Exit::Code(1), during: During::Soak, failing: vec![] };
     let rolled_back =
         Note::RolledBack { takeover: TakeoverNumber(1), successor: Some(g2), failure };
     assert!(actions.contains(&Action::Note(rolled_back)), "{actions:?}");

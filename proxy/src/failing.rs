@@ -104,7 +104,8 @@ impl Generations {
         if let Some(during) = successor_during
             && gone.state != State::Ending
         {
-            return self.roll_back(Failure::Exited { exit, during }, actions);
+            let failing = gone.failing;
+            return self.roll_back(Failure::Exited { exit, during, failing }, actions);
         }
         let was_told_to_go =
             matches!(gone.state, State::Draining | State::Emptying | State::Ending);
@@ -115,7 +116,9 @@ impl Generations {
                     self.relaunch(lived, actions);
                 } else {
                     let during = during_of(state);
-                    self.on_start_failed(id, Failure::Exited { exit, during }, lived, actions);
+                    let failing = gone.failing;
+                    let failure = Failure::Exited { exit, during, failing };
+                    self.on_start_failed(id, failure, lived, actions);
                 }
             }
             (Course::Takeover(takeover), _) => {

@@ -296,7 +296,8 @@ impl Generations {
                 if self.course == Course::Leaving {
                     self.advance_leaving(actions);
                 } else if let Some(during) = self.successor_during(id) {
-                    let failure = Failure::Exited { exit: Exit::Code(0), during };
+                    let failing = self.living[&id].failing.clone();
+                    let failure = Failure::Exited { exit: Exit::Code(0), during, failing };
                     self.roll_back(failure, actions);
                 }
             }

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::handoff::chain;
 use ::handoff::link::{Link, LinkError};
 use ::handoff::message::{GenerationId, Hello, ToFront, ToWorker};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -114,17 +115,6 @@ async fn converse(
             return;
         }
     }
-}
-
-/// An error and what caused it, as one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line = format!("{line}: {cause}");
-        source = cause.source();
-    }
-    line
 }
 
 /// How much a worker may say: one word per order, one per second, and a burst.

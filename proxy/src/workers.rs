@@ -11,14 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::handoff::link;
 use ::handoff::message::{Drained, GenerationId, Hello, Report, ToWorker};
+use ::handoff::{chain, link};
 use nix::unistd::Pid;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::event::{Exit, Failure};
-use crate::handoff::{Conversation, Word, chain};
+use crate::handoff::{Conversation, Word};
 use crate::listener::Listeners;
 use crate::program::Program;
 use crate::spawn::{self, Spawned};

@@ -72,7 +72,12 @@ impl Acceptor {
             let stance = *self.stance.borrow_and_update();
             if !stance.accepts() {
                 self.close_doors();
-                if stance.is_final() || self.stance.changed().await.is_err() {
+                if stance.is_final() {
+                    // Its copies of the sockets would keep a port open that the front has closed.
+                    self.doors.clear();
+                    return None;
+                }
+                if self.stance.changed().await.is_err() {
                     return None;
                 }
                 continue;

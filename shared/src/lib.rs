@@ -27,6 +27,7 @@
 //! Start with [`Worker::start`]; `examples/hyper.rs` and `examples/axum.rs` are whole servers.
 
 mod acceptor;
+mod chain;
 pub mod fd_passing;
 pub mod limits;
 pub mod link;
@@ -38,6 +39,7 @@ mod stance;
 pub mod worker;
 
 pub use acceptor::{Acceptor, Peer, Stream};
+pub use chain::chain;
 pub use message::{Connections, Drain, Drained, GenerationId, Newcomers, Ready, Report};
 pub use socket::Address;
 pub use stance::Stance;

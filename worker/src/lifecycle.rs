@@ -12,7 +12,6 @@
 //!   alone, and the end of the doors is the end of all connections.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use handoff::socket::SocketFile;
 use handoff::worker::LINK_VARIABLE;
 use handoff::{
     Acceptor, Address, Connections, Drain, Drained, Migration, Newcomers, Ready, Stance,
-    StartFailed, Worker,
+    StartFailed, Worker, chain,
 };
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
@@ -72,17 +71,6 @@ impl RunFailed {
             Self::Configuration { .. } => CONFIG,
         }
     }
-}
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        write!(line, ": {error}").expect("a string takes everything");
-        source = error.source();
-    }
-    line
 }
 
 /// Lives the life of a worker.

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match lifecycle::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            tracing::error!(reason = %lifecycle::chain(&failed), "this worker cannot serve");
+            tracing::error!(reason = %handoff::chain(&failed), "this worker cannot serve");
             ExitCode::from(failed.exit_code())
         }
     }

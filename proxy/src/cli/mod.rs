@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use handoff::chain;
 
 use crate::control::client::AskFailed;
-use crate::handoff::chain;
 
 /// The exit code of a command line that cannot be understood: EX_USAGE.
 const USAGE: u8 = 64;
