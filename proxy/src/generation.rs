@@ -122,7 +122,8 @@ pub(crate) struct Generations {
     pub(crate) lease: Option<GenerationId>,
     pub(crate) epoch: u64,
     pub(crate) takeovers: TakeoverNumber,
-    /// Starts in a row that ended before they had served for [`SHORT_LIFE`].
+    /// Starts in a row that ended before they had served for
+    /// [`SHORT_LIFE`](crate::event::SHORT_LIFE).
     pub(crate) short_lives: u32,
 }
 

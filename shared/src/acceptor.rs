@@ -7,10 +7,11 @@
 //!   connection neither wakes it nor waits for it. The acknowledgements to the front mean this.
 //! - Running out of descriptors pauses accepting and never spins.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,9 +21,10 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tracing::warn;
 
+use crate::places::{Place, Places};
 use crate::socket::{Address, ListeningSocket};
 use crate::stance::Stance;
 
@@ -37,7 +39,7 @@ pub struct Acceptor {
     turn: usize,
     stance: watch::Receiver<Stance>,
     registered: watch::Sender<bool>,
-    places: Option<Arc<Semaphore>>,
+    places: Places,
 }
 
 /// One shared socket, and its registration while the worker is admitted.
@@ -57,7 +59,7 @@ impl Acceptor {
     pub(crate) fn new(
         sockets: impl IntoIterator<Item = Arc<ListeningSocket>>,
         stance: watch::Receiver<Stance>,
-        places: Option<Arc<Semaphore>>,
+        places: Places,
     ) -> (Self, watch::Receiver<bool>) {
         let (registered, registration) = watch::channel(false);
         let doors = sockets.into_iter().map(|socket| Door { socket, open: None }).collect();
@@ -89,7 +91,7 @@ impl Acceptor {
                         Ok(()) => continue,
                         Err(_) => return None,
                     },
-                    accepted = accept_any(&self.doors, &mut self.turn, self.places.as_ref()) => accepted,
+                    accepted = accept_any(&self.doors, &mut self.turn, &self.places) => accepted,
                 },
                 Err(error) => Err(error),
             };
@@ -147,31 +149,42 @@ impl Listener {
     }
 }
 
-/// Takes a place, then the first connection any door has.
+/// The first connection any door has, once there is a place for it. A place is taken only while a
+/// door is looked at: several acceptors share them.
 async fn accept_any(
     doors: &[Door],
     turn: &mut usize,
-    places: Option<&Arc<Semaphore>>,
+    places: &Places,
 ) -> io::Result<(Stream, Peer)> {
-    let place = match places {
-        Some(places) => {
-            Some(Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed"))
+    loop {
+        let mut room = pin!(places.room());
+        // Registered before looking, so that no departure is missed in between.
+        room.as_mut().enable();
+        let accepted = poll_fn(|context| match places.try_take() {
+            Some(place) => poll_doors(doors, turn, context).map(|accepted| Some((accepted, place))),
+            None => room.as_mut().poll(context).map(|()| None),
+        });
+        if let Some((accepted, place)) = accepted.await {
+            let (io, peer) = accepted?;
+            return Ok((Stream { io, place: Some(place) }, peer));
         }
-        None => None,
-    };
-    let (io, peer) = std::future::poll_fn(|context| {
-        for step in 0..doors.len() {
-            let index = (*turn + step) % doors.len();
-            let Some(listener) = &doors[index].open else { continue };
-            if let Poll::Ready(outcome) = listener.poll_accept(context) {
-                *turn = index + 1;
-                return Poll::Ready(outcome);
-            }
+    }
+}
+
+fn poll_doors(
+    doors: &[Door],
+    turn: &mut usize,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<(Io, Peer)>> {
+    for step in 0..doors.len() {
+        let index = (*turn + step) % doors.len();
+        let Some(listener) = &doors[index].open else { continue };
+        if let Poll::Ready(outcome) = listener.poll_accept(context) {
+            *turn = index + 1;
+            return Poll::Ready(outcome);
         }
-        Poll::Pending
-    })
-    .await?;
-    Ok((Stream { io, place }, peer))
+    }
+    Poll::Pending
 }
 
 /// Whether an `accept(2)` failed for want of descriptors or memory, which a retry at once would
@@ -206,8 +219,7 @@ impl Peer {
 #[derive(Debug)]
 pub struct Stream {
     io: Io,
-    #[expect(dead_code, reason = "held for its drop, which gives the place back")]
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -230,6 +242,12 @@ impl Stream {
             _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connection")),
         };
         Ok(Self { io, place: None })
+    }
+
+    /// Gives the connection a place under `max_connections`, free or not.
+    pub(crate) fn seated(mut self, places: &Places) -> Self {
+        self.place = Some(places.take());
+        self
     }
 
     /// Takes the connection out of the event loop, with its descriptor still non-blocking.

@@ -5,8 +5,8 @@
 //!   itself receives without it, so it only sends here.
 //! - Every received descriptor is owned before any flag is looked at: an error closes them all.
 //! - The buffer always has room for the most a message can carry, so the kernel never drops some
-//!   silently; if it does all the same (`MSG_CTRUNC`: the process is out of descriptors) that is an
-//!   error.
+//!   silently; if it does all the same (`MSG_CTRUNC`: the process is out of descriptors) none is
+//!   delivered, and the message says how many there should be.
 
 #![expect(unsafe_code, reason = "no safe crate reaches close_range(2)")]
 
@@ -53,15 +53,16 @@ pub fn send<S: AsFd + SendWithFd>(
 pub struct Packet {
     /// How many bytes of the buffer it filled; 0 means the peer has closed its end.
     pub bytes: usize,
-    /// What came with it.
+    /// What came with it: every descriptor that was sent, or none when they could not all be
+    /// installed.
     pub descriptors: Vec<OwnedFd>,
 }
 
 /// Receives one packet into `buffer`, with the descriptors attached to it.
 ///
 /// # Errors
-/// Those of recvmsg(2), and `InvalidData` for a packet larger than the buffer or descriptors that
-/// the kernel could not install. Whatever had been received is closed then.
+/// Those of recvmsg(2), and `InvalidData` for a packet larger than the buffer. Whatever had been
+/// received is closed then.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Packet> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -74,10 +75,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Packet> {
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "descriptors were lost on the way: this process may open no more",
-        ));
+        // All or none: the reader compares their number with what the message says.
+        descriptors.clear();
     }
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "packet larger than allowed"));

@@ -33,6 +33,7 @@ pub mod limits;
 pub mod link;
 pub mod message;
 pub mod migrate;
+mod places;
 pub mod signals;
 pub mod socket;
 mod stance;

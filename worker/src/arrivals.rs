@@ -7,8 +7,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use handoff::migrate::{Frozen, Roster, Snapshot};
-use handoff::{Arrival, Mover};
+use handoff::migrate::{Roster, Snapshot};
+use handoff::{Arrival, Mover, Stream};
 use tokio::task::JoinSet;
 
 use crate::serve::{self, Gateway};
@@ -49,7 +49,7 @@ impl Mover for Arrivals {
         serve::judge(snapshot)
     }
 
-    fn resume(&self, frozen: Frozen, arrival: Arrival) {
+    fn resume(&self, stream: Stream, snapshot: Snapshot, arrival: Arrival) {
         let berth = match arrival {
             Arrival::Moved | Arrival::Returned => self.roster.get().map(Roster::seat),
             Arrival::Rejected => None,
@@ -57,6 +57,6 @@ impl Mover for Arrivals {
         let mut connections = self.connections();
         // Lets go of those that have ended; a panic was told by the panic hook.
         while connections.try_join_next().is_some() {}
-        connections.spawn(serve::resume(Arc::clone(&self.gateway), frozen, berth));
+        connections.spawn(serve::resume(Arc::clone(&self.gateway), stream, snapshot, berth));
     }
 }

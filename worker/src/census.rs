@@ -154,7 +154,7 @@ impl Census {
     /// How this worker is, for the front.
     pub(crate) fn report(&self) -> Report {
         let mut report = Report::default();
-        for visitor in self.open().values() {
+        for visitor in self.open().values().filter(|visitor| visitor.phase() != Phase::Away) {
             count(&mut report.connections, visitor);
             if visitor.phase() == Phase::Working {
                 report.in_flight += 1;

@@ -255,6 +255,9 @@ async fn drain(
             }
             () = nothing_moves_any_more(migration, begun_at, deadline), if !dismissed => {
                 dismissed = true;
+                if let Some(migration) = migration {
+                    migration.halt();
+                }
                 gateway.dismiss();
             }
             () = tokio::time::sleep_until(deadline.into()) => {

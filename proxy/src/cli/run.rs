@@ -30,9 +30,15 @@ const ASKED_QUEUE: usize = 32;
 /// once.
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Where to listen: 127.0.0.1:18789, [::]:80, unix:/run/x.sock. May be repeated; the variable
-    /// separates by commas [default: 127.0.0.1:18789 and [::1]:18789]
-    #[arg(long, value_name = "ADDR", env = "HOLDFAST_LISTEN", value_delimiter = ',')]
+    // No doc comment: rustdoc would take the brackets of an address for a link.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "HOLDFAST_LISTEN",
+        value_delimiter = ',',
+        help = "Where to listen: 127.0.0.1:18789, [::]:80, unix:/run/x.sock. May be repeated; the \
+                variable separates by commas [default: 127.0.0.1:18789 and [::1]:18789]"
+    )]
     listen: Vec<Address>,
     /// Listening sockets per TCP address, as one SO_REUSEPORT group: for workers that accept on
     /// several threads

@@ -109,16 +109,22 @@ impl Roster {
 
     /// Asks up to `most` connections with numbers from `from` on, and says which.
     pub(super) fn ask(&self, from: u64, most: usize) -> Vec<u64> {
-        let chosen: Vec<(u64, Arc<Wish>)> = self
-            .seated()
+        // Under one lock: a seat that is given up meanwhile either is not chosen, or answers that it
+        // is gone.
+        let seated = self.seated();
+        let left_alone = |wish: &&Arc<Wish>| wish.state.load(Ordering::Acquire) == LEFT_ALONE;
+        let chosen: Vec<(u64, Arc<Wish>)> = seated
             .seats
             .range(from..)
-            .filter(|(_, wish)| wish.state.load(Ordering::Acquire) == LEFT_ALONE)
+            .filter(|(_, wish)| left_alone(wish))
             .take(most)
             .map(|(number, wish)| (*number, Arc::clone(wish)))
             .collect();
         for (_, wish) in &chosen {
             wish.state.store(ASKED, Ordering::Release);
+        }
+        drop(seated);
+        for (_, wish) in &chosen {
             wish.wake();
         }
         chosen.into_iter().map(|(number, _)| number).collect()

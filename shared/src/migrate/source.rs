@@ -9,18 +9,22 @@
 //! - `Abort` is sent before anything thaws.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::roster::{Answer, Roster};
 use super::snapshot::{Frozen, Kind};
-use super::wire::{self, ToSource, ToTarget, WAVE};
+use super::wire::{self, Rejected, ToSource, ToTarget, WAVE};
 use crate::link::{Link, LinkError};
 use crate::message::Connections;
 
 /// How many offers may be on their way.
 const MOST_OFFERS: usize = 4;
+/// How long nobody is asked after the successor had no room.
+const REST: Duration = Duration::from_millis(250);
 /// How many connections go ahead of the others, before the takeover is committed.
 const CANARY: usize = 8;
 
@@ -39,7 +43,7 @@ pub enum Extent {
 /// What has come of it so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// Connections the successor serves.
+    /// Connections that were given to the successor.
     pub moved: Connections,
     /// Connections the successor would not take; they stay.
     pub rejected: u64,
@@ -68,7 +72,9 @@ pub struct Links {
 impl Links {
     /// Moves connections over this link from now on, which [`Moved::linked`] says at once.
     pub fn introduce(&self, link: Link) {
-        self.progress.send_modify(|progress| progress.linked = true);
+        // A new successor, a new account.
+        self.progress
+            .send_modify(|progress| *progress = Moved { linked: true, ..Moved::default() });
         // It fails when the source is gone, or busy with a link that came just before: a generation
         // has one successor at a time.
         if self.links.try_send(link).is_err() {
@@ -92,6 +98,8 @@ pub struct Source {
     offers: VecDeque<Offer>,
     /// The number from which on nobody was asked.
     unasked: u64,
+    /// Nobody is asked before this: the successor has no room at the moment.
+    resting_until: Option<Instant>,
     seq: u64,
 }
 
@@ -121,6 +129,7 @@ impl Source {
             frozen: Vec::new(),
             offers: VecDeque::new(),
             unasked: 0,
+            resting_until: None,
             seq: 0,
         };
         (source, roster, Links { links: sender, progress }, moved)
@@ -138,28 +147,29 @@ impl Source {
                 self.advance(extent).await
             };
             if let Err(error) = step {
-                self.unlink(&error, &mut resume);
+                self.unlink(&error, &mut resume).await;
             }
             tokio::select! {
                 Some(answer) = self.answers.recv() => self.on_answer(answer),
                 word = receive(self.link.as_ref()) => match word {
                     Ok(Some(word)) => {
                         if let Err(error) = self.on_word(word, &mut resume).await {
-                            self.unlink(&error, &mut resume);
+                            self.unlink(&error, &mut resume).await;
                         }
                     }
-                    Ok(None) => self.unlink(&"it closed its end", &mut resume),
-                    Err(error) => self.unlink(&error, &mut resume),
+                    Ok(None) => self.unlink(&"it closed its end", &mut resume).await,
+                    Err(error) => self.unlink(&error, &mut resume).await,
                 },
                 link = self.links.recv() => match link {
                     Some(link) => {
-                        self.unlink(&"another one comes", &mut resume);
+                        self.unlink(&"another one comes", &mut resume).await;
                         self.link = Some(link);
                         self.unasked = 0;
                         self.progress.send_modify(|progress| progress.linked = true);
                     }
                     None => return,
                 },
+                () = until(self.resting_until) => self.resting_until = None,
                 changed = self.extent.changed() => if changed.is_err() { return },
             }
         }
@@ -187,6 +197,9 @@ impl Source {
                 Extent::Canary => CANARY,
                 Extent::Everything | Extent::Nothing => WAVE,
             };
+            if self.resting_until.is_some() {
+                return Ok(());
+            }
             let asked = self.roster.ask(self.unasked, most);
             let Some(last) = asked.last() else { return Ok(()) };
             self.unasked = last + 1;
@@ -219,20 +232,28 @@ impl Source {
                     // Aborted meanwhile.
                     return Ok(());
                 };
-                let mut refused: Vec<usize> = rejected.iter().map(|r| r.index).collect();
-                refused.sort_unstable();
-                refused.dedup();
+                let mut refused: Vec<&Rejected> =
+                    rejected.iter().filter(|r| r.index < offer.batch.len()).collect();
+                refused.sort_unstable_by_key(|refused| refused.index);
+                refused.dedup_by_key(|refused| refused.index);
                 // From the end, so that the places of the others stay.
-                refused.retain(|index| *index < offer.batch.len());
-                for index in refused.into_iter().rev() {
-                    resume(offer.batch.remove(index), Returned::Rejected);
+                for refused in refused.into_iter().rev() {
+                    let frozen = offer.batch.remove(refused.index);
+                    if refused.later {
+                        self.resting_until = Some(Instant::now() + REST);
+                        resume(frozen, Returned::Aborted);
+                    } else {
+                        self.progress.send_modify(|progress| progress.rejected += 1);
+                        resume(frozen, Returned::Rejected);
+                    }
                     self.roster.departed(1);
-                    self.progress.send_modify(|progress| progress.rejected += 1);
                 }
                 if let Some(first) = rejected.first() {
-                    warn!(rejected = rejected.len(), reason = first.reason, "connections stay");
+                    let (reason, later) = (&first.reason, first.later);
+                    warn!(rejected = rejected.len(), reason, later, "connections stay");
                 }
                 offer.committed = true;
+                self.progress.send_modify(|p| p.moved = sum(p.moved, &offer.batch));
                 if let Some(link) = &self.link {
                     link.send(&ToTarget::Commit { seq }, &[]).await?;
                 }
@@ -240,7 +261,6 @@ impl Source {
             ToSource::Started { seq } => {
                 let started = self.offers.iter().position(|o| o.seq == seq && o.committed);
                 if let Some(offer) = started.and_then(|place| self.offers.remove(place)) {
-                    self.progress.send_modify(|p| count(&mut p.moved, &offer.batch));
                     self.roster.departed(offer.batch.len());
                     debug!(connections = offer.batch.len(), "moved");
                 }
@@ -270,23 +290,26 @@ impl Source {
         Ok(())
     }
 
-    /// The successor is gone: what was its, is lost; what was not, comes back.
-    fn unlink(
+    /// The successor is gone, or given up: what was its, is lost; what was not, comes back.
+    async fn unlink(
         &mut self,
-        reason: &dyn std::fmt::Display,
+        reason: &(dyn std::fmt::Display + Sync),
         resume: &mut impl FnMut(Frozen, Returned),
     ) {
-        if self.link.take().is_none() {
-            return;
-        }
+        let Some(link) = self.link.take() else { return };
         debug!(%reason, "the migration link ended");
         self.roster.leave_alone();
         self.outstanding.clear();
         for offer in std::mem::take(&mut self.offers) {
             if offer.committed {
-                self.progress.send_modify(|progress| count(&mut progress.lost, &offer.batch));
+                self.progress.send_modify(|progress| {
+                    progress.moved = less(progress.moved, &offer.batch);
+                    progress.lost = sum(progress.lost, &offer.batch);
+                });
                 self.roster.departed(offer.batch.len());
             } else {
+                // One that is gone has closed its copies; one that is there has to know first.
+                let _ = link.send(&ToTarget::Abort { seq: offer.seq }, &[]).await;
                 self.thaw(offer.batch, resume);
             }
         }
@@ -304,6 +327,13 @@ impl Source {
     }
 }
 
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn receive(link: Option<&Link>) -> Result<Option<ToSource>, LinkError> {
     match link {
         Some(link) => Ok(link.receive().await?.map(|received| received.message)),
@@ -311,11 +341,24 @@ async fn receive(link: Option<&Link>) -> Result<Option<ToSource>, LinkError> {
     }
 }
 
-fn count(connections: &mut Connections, batch: &[Frozen]) {
-    for frozen in batch {
-        match frozen.snapshot.kind {
-            Kind::Http1 => connections.http += 1,
-            Kind::WebSocket => connections.websocket += 1,
-        }
+/// How many of a batch are of each kind.
+fn kinds(batch: &[Frozen]) -> Connections {
+    let of = |kind| batch.iter().filter(|frozen| frozen.snapshot.kind == kind).count() as u64;
+    Connections { http: of(Kind::Http1), websocket: of(Kind::WebSocket) }
+}
+
+fn sum(connections: Connections, batch: &[Frozen]) -> Connections {
+    let more = kinds(batch);
+    Connections {
+        http: connections.http + more.http,
+        websocket: connections.websocket + more.websocket,
+    }
+}
+
+fn less(connections: Connections, batch: &[Frozen]) -> Connections {
+    let fewer = kinds(batch);
+    Connections {
+        http: connections.http.saturating_sub(fewer.http),
+        websocket: connections.websocket.saturating_sub(fewer.websocket),
     }
 }

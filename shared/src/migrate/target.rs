@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::snapshot::{Frozen, Snapshot};
 use super::wire::{self, Rejected, ToSource, ToTarget};
+use crate::chain;
 use crate::link::{Link, LinkError};
 
 /// The successor's side.
@@ -43,32 +44,30 @@ impl Target {
         reaped: impl Future<Output = ()>,
     ) -> Result<u64, LinkError> {
         let mut received = 0;
-        let outcome = loop {
+        loop {
             match self.link.receive::<ToTarget>().await {
                 Ok(Some(word)) => match word.message {
                     ToTarget::Offer { seq, count } => {
                         let answer = self.consider(seq, count, word.descriptors, &mut judge);
-                        if let Err(error) = self.link.send(&answer, &[]).await {
-                            break Err(error);
-                        }
+                        self.say(&answer).await;
                     }
                     ToTarget::Commit { seq } => {
                         for frozen in self.prepared.remove(&seq).unwrap_or_default() {
                             received += 1;
                             resume(frozen);
                         }
-                        if let Err(error) = self.link.send(&ToSource::Started { seq }, &[]).await {
-                            break Err(error);
-                        }
+                        self.say(&ToSource::Started { seq }).await;
                         tokio::task::yield_now().await;
                     }
                     ToTarget::Abort { seq } => drop(self.prepared.remove(&seq)),
-                    ToTarget::End => break Ok(()),
+                    ToTarget::End => break,
                 },
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(None) => break,
+                // The incumbent sees this end close, and takes back what was not committed: it must
+                // not be kept here.
+                Err(error) => return Err(error),
             }
-        };
+        }
         if !self.prepared.is_empty() {
             debug!(batches = self.prepared.len(), "waiting for the incumbent's end");
             reaped.await;
@@ -77,7 +76,14 @@ impl Target {
                 resume(frozen);
             }
         }
-        outcome.map(|()| received)
+        Ok(received)
+    }
+
+    /// An incumbent that is gone hears no answer, but what it had said before is still to be read.
+    async fn say(&self, answer: &ToSource) {
+        if let Err(error) = self.link.send(answer, &[]).await {
+            debug!(%error, "the incumbent does not listen any more");
+        }
     }
 
     /// Keeps what of an offer can be served, and says what cannot.
@@ -88,21 +94,25 @@ impl Target {
         descriptors: Vec<std::os::fd::OwnedFd>,
         judge: &mut impl FnMut(&Snapshot) -> Result<(), String>,
     ) -> ToSource {
+        let reject_all = |reason: &str, later| {
+            let reason = reason.to_owned();
+            let reject = |index| Rejected { index, reason: reason.clone(), later };
+            let rejected = (0..count.min(wire::WAVE)).map(reject).collect();
+            ToSource::Prepared { seq, rejected }
+        };
+        if descriptors.is_empty() {
+            return reject_all("the successor may open no more descriptors", true);
+        }
         let batch = match wire::unpack(count, descriptors) {
             Ok(batch) => batch,
-            Err(error) => {
-                let reason = error.to_string();
-                let reject = |index| Rejected { index, reason: reason.clone() };
-                let rejected = (0..count.min(wire::WAVE)).map(reject).collect();
-                return ToSource::Prepared { seq, rejected };
-            }
+            Err(error) => return reject_all(&chain(&error), false),
         };
         let mut rejected = Vec::new();
         let mut kept = Vec::with_capacity(batch.len());
         for (index, frozen) in batch.into_iter().enumerate() {
             match judge(&frozen.snapshot) {
                 Ok(()) => kept.push(frozen),
-                Err(reason) => rejected.push(Rejected { index, reason }),
+                Err(reason) => rejected.push(Rejected { index, reason, later: false }),
             }
         }
         self.prepared.insert(seq, kept);

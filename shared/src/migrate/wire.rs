@@ -51,6 +51,9 @@ pub(super) struct Rejected {
     pub(super) index: usize,
     /// Why, for the log.
     pub(super) reason: String,
+    /// Whether it could be offered again later.
+    #[serde(default)]
+    pub(super) later: bool,
 }
 
 /// Puts the snapshots of a batch where its descriptors can go along: in a memfd.

@@ -4,6 +4,7 @@
 //! - Orders are obeyed in the order they come; an acknowledgement follows the deed.
 //! - The end of the link changes the stance once, and nothing else.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -24,8 +25,8 @@ pub(super) struct Shared {
     pub(super) registrations: Mutex<Vec<watch::Receiver<bool>>>,
     /// Migration links go here; without anybody there they are closed, and connections stay.
     pub(super) mover: OnceLock<Box<dyn Fn(Introduction) + Send + Sync>>,
-    /// The generation that was reaped last, of those whose connections were coming here.
-    pub(super) reaped: watch::Sender<Option<GenerationId>>,
+    /// The generations that were reaped, of those whose connections were coming here.
+    pub(super) reaped: watch::Sender<BTreeSet<GenerationId>>,
     pub(super) reporter: OnceLock<Box<dyn Fn() -> Report + Send + Sync>>,
 }
 
@@ -149,7 +150,7 @@ fn obey(
             }
         }
         ToWorker::Reaped { generation } => {
-            shared.reaped.send_replace(Some(generation));
+            shared.reaped.send_if_modified(|reaped| reaped.insert(generation));
         }
         ToWorker::Hello(_) => warn!("the front introduced itself twice"),
     }

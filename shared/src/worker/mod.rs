@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
@@ -45,6 +45,7 @@ use self::start::{open_all, receive_hello, take_link};
 use crate::acceptor::Acceptor;
 use crate::limits::free_descriptors;
 use crate::message::{Drain, Drained, GenerationId, Ready, Report, ToFront};
+use crate::places::Places;
 use crate::socket::{Address, ListeningSocket};
 use crate::stance::Stance;
 
@@ -60,6 +61,7 @@ pub struct Worker {
     generation: Option<GenerationId>,
     addresses: Vec<Address>,
     drain_timeout: Duration,
+    places: Places,
     shared: Arc<Shared>,
     outbox: mpsc::Sender<ToFront>,
     conversation: JoinHandle<()>,
@@ -103,7 +105,7 @@ impl Worker {
 
     async fn open(
         addresses: &[Address],
-    ) -> Result<(Self, Vec<Arc<ListeningSocket>>, Option<Arc<Semaphore>>), StartFailed> {
+    ) -> Result<(Self, Vec<Arc<ListeningSocket>>, Places), StartFailed> {
         let (stance, _) = watch::channel(Stance::Waiting);
         let (lease, _) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -111,34 +113,34 @@ impl Worker {
             lease,
             registrations: Mutex::default(),
             mover: OnceLock::new(),
-            reaped: watch::Sender::new(None),
+            reaped: watch::Sender::default(),
             reporter: OnceLock::new(),
         });
         let (outbox, words) = mpsc::channel(16);
         let Some(link) = take_link()? else {
             let sockets = open_all(addresses)?;
+            let places = Places::new(None);
             let conversation = tokio::spawn(speak_to_nobody(Arc::clone(&shared), words));
             let worker = Self {
                 generation: None,
                 addresses: sockets.iter().map(|s| s.address.clone()).collect(),
                 drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+                places: places.clone(),
                 shared,
                 outbox,
                 conversation,
             };
-            return Ok((worker, sockets.into_iter().map(Arc::new).collect(), None));
+            return Ok((worker, sockets.into_iter().map(Arc::new).collect(), places));
         };
         let (hello, sockets) = receive_hello(&link).await?;
-        let places = hello.max_connections.map(|most| {
-            let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-            Arc::new(Semaphore::new(most))
-        });
+        let places = Places::new(hello.max_connections);
         let conversation =
             tokio::spawn(speak(link, words, outbox.clone().downgrade(), Arc::clone(&shared)));
         let worker = Self {
             generation: Some(hello.generation),
             addresses: sockets.iter().map(|s| s.address.clone()).collect(),
             drain_timeout: Duration::from_millis(hello.drain_timeout_ms),
+            places: places.clone(),
             shared,
             outbox,
             conversation,
@@ -149,7 +151,7 @@ impl Worker {
     fn acceptor(
         &self,
         sockets: impl IntoIterator<Item = Arc<ListeningSocket>>,
-        places: Option<Arc<Semaphore>>,
+        places: Places,
     ) -> Acceptor {
         let (acceptor, registration) =
             Acceptor::new(sockets, self.shared.stance.subscribe(), places);

@@ -1,6 +1,7 @@
 //! A worker whose connections move: what it has to provide, and how the front's orders reach the
 //! migration.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Worker;
+use crate::acceptor::Stream;
 use crate::link::Link;
 use crate::message::{GenerationId, Newcomers};
 use crate::migrate::{Extent, Frozen, Moved, Returned, Roster, Snapshot, Source, Target};
+use crate::places::Places;
 use crate::stance::Stance;
 
 /// What serves a connection that was not accepted here, or not for the first time.
@@ -22,7 +25,7 @@ pub trait Mover: Send + Sync + 'static {
     fn judge(&self, snapshot: &Snapshot) -> Result<(), String>;
 
     /// Serves a connection from where it was frozen. Must not block.
-    fn resume(&self, frozen: Frozen, arrival: Arrival);
+    fn resume(&self, stream: Stream, snapshot: Snapshot, arrival: Arrival);
 }
 
 /// Where a resumed connection comes from.
@@ -39,10 +42,19 @@ pub enum Arrival {
 /// The moving of a worker's connections, as the worker sees it.
 #[derive(Debug)]
 pub struct Migration {
+    /// Set once nothing is to move any more.
+    halted: watch::Sender<bool>,
     /// Where each connection that may move takes its seat.
     pub roster: Roster,
     /// What has come of it so far.
     pub moved: watch::Receiver<Moved>,
+}
+
+impl Migration {
+    /// Nothing moves from now on: what is frozen and not the successor's yet comes back.
+    pub fn halt(&self) {
+        self.halted.send_replace(true);
+    }
 }
 
 /// An end of a migration link, and what is at the other.
@@ -56,26 +68,28 @@ impl Worker {
     /// Each connection that may move takes a seat in the roster. The first call counts; without it
     /// connections stay where they are and a takeover drains them.
     pub fn movable(&self, mover: Arc<impl Mover>) -> Migration {
-        let (source, roster, links, moved) = Source::new(extents(self.shared.stance.subscribe()));
-        let back = Arc::clone(&mover);
+        let halted = watch::Sender::new(false);
+        let (source, roster, links, moved) =
+            Source::new(extents(self.shared.stance.subscribe(), halted.subscribe()));
+        let (back, places) = (Arc::clone(&mover), self.places.clone());
         tokio::spawn(source.run(move |frozen, returned| {
             let arrival = match returned {
                 Returned::Aborted => Arrival::Returned,
                 Returned::Rejected => Arrival::Rejected,
             };
-            back.resume(frozen, arrival);
+            resume(&*back, &places, frozen, arrival);
         }));
-        let reaped = self.shared.reaped.clone();
+        let (reaped, there) = (self.shared.reaped.clone(), self.places.clone());
         let introduce = move |introduction| match introduction {
             Introduction::To(link) => links.introduce(link),
             Introduction::From(incumbent, link) => {
-                let (mover, reaped) = (Arc::clone(&mover), reaped.subscribe());
-                tokio::spawn(take_over(mover, incumbent, link, reaped));
+                let moving = (Arc::clone(&mover), there.clone());
+                tokio::spawn(take_over(moving, incumbent, link, reaped.subscribe()));
             }
         };
         // A second mover is a mistake of the caller's that does no harm.
         let _ = self.shared.mover.set(Box::new(introduce));
-        Migration { roster, moved }
+        Migration { halted, roster, moved }
     }
 }
 
@@ -84,12 +98,27 @@ pub(super) fn migration_link(descriptors: Vec<OwnedFd>) -> Option<Link> {
     Link::new(end).inspect_err(|error| warn!(%error, "could not use a migration link")).ok()
 }
 
-/// How much is to move, as the stance says.
-fn extents(mut stance: watch::Receiver<Stance>) -> watch::Receiver<Extent> {
+/// Takes a connection into the event loop, and has it served. It counts under `max_connections`, and
+/// is taken even when that is reached.
+fn resume(mover: &impl Mover, places: &Places, frozen: Frozen, arrival: Arrival) {
+    match Stream::adopt(frozen.descriptor) {
+        Ok(stream) => mover.resume(stream.seated(places), frozen.snapshot, arrival),
+        Err(error) => {
+            warn!(%error, "a connection that came here could not be polled, and is closed");
+        }
+    }
+}
+
+/// How much is to move, as the stance says and until moving is halted.
+fn extents(
+    mut stance: watch::Receiver<Stance>,
+    mut halted: watch::Receiver<bool>,
+) -> watch::Receiver<Extent> {
     let (extent, extents) = watch::channel(Extent::Nothing);
     tokio::spawn(async move {
         loop {
             let now = match *stance.borrow_and_update() {
+                _ if *halted.borrow_and_update() => Extent::Nothing,
                 Stance::Stopped => Extent::Canary,
                 Stance::Draining { newcomers: Newcomers::Leave, .. } => Extent::Everything,
                 Stance::Draining { newcomers: Newcomers::Serve, .. }
@@ -98,7 +127,11 @@ fn extents(mut stance: watch::Receiver<Stance>) -> watch::Receiver<Extent> {
                 | Stance::Dismissed => Extent::Nothing,
             };
             extent.send_if_modified(|extent| std::mem::replace(extent, now) != now);
-            if stance.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = stance.changed() => changed,
+                changed = halted.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -108,16 +141,16 @@ fn extents(mut stance: watch::Receiver<Stance>) -> watch::Receiver<Extent> {
 
 /// Serves what comes from the incumbent.
 async fn take_over(
-    mover: Arc<impl Mover>,
+    (mover, places): (Arc<impl Mover>, Places),
     incumbent: GenerationId,
     link: Link,
-    mut reaped: watch::Receiver<Option<GenerationId>>,
+    mut reaped: watch::Receiver<BTreeSet<GenerationId>>,
 ) {
     let judge = |snapshot: &Snapshot| mover.judge(snapshot);
-    let resume = |frozen| mover.resume(frozen, Arrival::Moved);
+    let resume = |frozen| resume(&*mover, &places, frozen, Arrival::Moved);
     let reaped = async {
         // Without a front nobody tells; what was prepared stays frozen then, and ends with us.
-        if reaped.wait_for(|reaped| *reaped == Some(incumbent)).await.is_err() {
+        if reaped.wait_for(|reaped| reaped.contains(&incumbent)).await.is_err() {
             std::future::pending::<()>().await;
         }
     };

@@ -22,14 +22,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use handoff::migrate::{self, Frozen, Kind};
+use handoff::migrate::{self, Kind, Snapshot};
 use handoff::{Peer, Stream};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::answer::{GENERATION, SECURITY};
 use super::http::Desk;
@@ -57,15 +57,12 @@ pub(crate) async fn accept(
 }
 
 /// Serves a connection from where it was frozen, as [`accept`] does.
-pub(crate) async fn resume(gateway: Arc<Gateway>, frozen: Frozen, berth: Option<migrate::Seat>) {
-    let Frozen { descriptor, snapshot } = frozen;
-    let stream = match Stream::adopt(descriptor) {
-        Ok(stream) => stream,
-        Err(error) => {
-            warn!(%error, "a connection that came here could not be polled, and is closed");
-            return;
-        }
-    };
+pub(crate) async fn resume(
+    gateway: Arc<Gateway>,
+    stream: Stream,
+    snapshot: Snapshot,
+    berth: Option<migrate::Seat>,
+) {
     match snapshot.kind {
         Kind::Http1 => {
             speak_http(gateway, stream, snapshot.peer, snapshot.read.into(), berth).await;
@@ -87,7 +84,11 @@ async fn speak_http(
     let seat = gateway.census.seat();
     let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&seat.visitor)));
     let desk = Desk::new(Arc::clone(&gateway), Arc::clone(&seat.visitor), peer);
-    let mut connection = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, desk);
+    let mut connection = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        // A client that will say no more may still listen.
+        .half_close(true)
+        .serve_connection(io, desk);
     let end = drive(&mut connection, &seat.visitor, &gateway.limits, berth.as_ref()).await;
     let parts = connection.into_parts();
     let watched = parts.io.into_inner();

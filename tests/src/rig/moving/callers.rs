@@ -1,0 +1,143 @@
+//! WebSocket clients with numbered calls in flight, pings of their own, and an eye on `seq`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use super::clients::{Account, Desk};
+use super::{BareWebSocket, Frame, Part, call, frame};
+
+/// Between two calls at most this long, in ms.
+const PAUSE_MS: u64 = 300;
+/// How many calls may wait for their answers.
+const MOST_IN_FLIGHT: usize = 4;
+
+/// What one client has said and heard.
+struct Conversation {
+    account: Account,
+    /// Calls without an answer, the oldest first.
+    waiting: VecDeque<String>,
+    calls: u64,
+    /// The last of the events.
+    seq: u64,
+    pings: u64,
+    /// The last of its pings that was answered. A server may leave out all but the newest (RFC 6455,
+    /// 5.5.3).
+    pongs: u64,
+}
+
+/// Calls until it is told to stop, and once more. The event of the welcome was read.
+pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Account {
+    let mut talk = Conversation {
+        account: Account::default(),
+        waiting: VecDeque::new(),
+        calls: 0,
+        seq: 1,
+        pings: 0,
+        pongs: 0,
+    };
+    let mut call_at = Instant::now();
+    let mut last_call = None;
+    loop {
+        let stopping = desk.is_to_stop();
+        if stopping && last_call.is_none() {
+            talk.say_one(&mut socket).await;
+            last_call = Some(talk.calls);
+        }
+        if stopping && talk.waiting.is_empty() && talk.pings == talk.pongs {
+            return talk.account;
+        }
+        let may_call = !stopping && talk.waiting.len() < MOST_IN_FLIGHT;
+        tokio::select! {
+            frame = socket.next() => {
+                if talk.hear(frame, &mut socket, &desk).await == Heard::TheEnd {
+                    return talk.account;
+                }
+            }
+            () = sleep_until(call_at), if may_call => {
+                // Now and then several at once.
+                for _ in 0..=desk.random(3) {
+                    talk.say_one(&mut socket).await;
+                }
+                call_at = Instant::now() + Duration::from_millis(desk.random(PAUSE_MS));
+            }
+            // An error means that the test has given up.
+            _ = desk.stop.changed(), if !stopping => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Something,
+    TheEnd,
+}
+
+impl Conversation {
+    async fn say_one(&mut self, socket: &mut BareWebSocket) {
+        self.calls += 1;
+        let id = format!("call {}", self.calls);
+        let mut bytes = frame(Part::Text, call(&id, "health", json!({})));
+        self.waiting.push_back(id);
+        if self.calls.is_multiple_of(3) {
+            self.pings += 1;
+            bytes.extend(frame(Part::Ping, self.pings.to_be_bytes()));
+        }
+        socket.send(&bytes).await;
+    }
+
+    async fn hear(&mut self, heard: Frame, socket: &mut BareWebSocket, desk: &Desk) -> Heard {
+        match heard {
+            Frame::Text(text) => {
+                let said: Value = serde_json::from_str(&text).expect("a message is JSON");
+                if said["type"] == "res" {
+                    self.answered(&said);
+                    desk.was_answered();
+                } else {
+                    self.told(&said);
+                }
+            }
+            Frame::Ping(payload) => socket.send(&frame(Part::Pong, payload)).await,
+            Frame::Pong(payload) => {
+                let number = payload.try_into().map_or(0, u64::from_be_bytes);
+                if number <= self.pongs || number > self.pings {
+                    let (last, pings) = (self.pongs, self.pings);
+                    self.fault(format!("pong {number} after {last}, of {pings} pings"));
+                }
+                self.pongs = number;
+            }
+            Frame::Close(code, reason) => {
+                self.account.lost = Some(format!("closed with {code} {reason:?}"));
+                return Heard::TheEnd;
+            }
+            Frame::End(how) => {
+                self.account.lost = Some(how);
+                return Heard::TheEnd;
+            }
+        }
+        Heard::Something
+    }
+
+    fn answered(&mut self, said: &Value) {
+        self.account.answered += 1;
+        let expected = self.waiting.pop_front();
+        if said["id"].as_str() != expected.as_deref() || said["ok"] != true {
+            self.fault(format!("expected an answer to {expected:?}, got {said}"));
+        }
+    }
+
+    fn told(&mut self, said: &Value) {
+        let seq = said["seq"].as_u64().unwrap_or(0);
+        if seq != self.seq + 1 {
+            self.fault(format!("event {seq} after {}: {said}", self.seq));
+        }
+        self.seq = seq;
+        self.account.told |= said["event"] == "shutdown";
+    }
+
+    fn fault(&mut self, what: String) {
+        self.account.faults.push(what);
+    }
+}

@@ -1,0 +1,66 @@
+//! The promise of Holdfast, claim by claim, on real processes and sockets.
+//!
+//! A file is a subject and a test's name is the claim it proves. Every front has its own directory and
+//! ports, so the tests run side by side, in any order.
+
+mod broken_log;
+mod checker;
+mod children;
+mod control;
+mod crash;
+mod drain;
+mod endurance;
+mod front_gone;
+mod listening;
+mod moving;
+mod programs;
+mod rollback;
+mod signals;
+mod stop_first;
+mod stopping;
+mod takeover;
+mod usage;
+
+use handoff::GenerationId;
+use holdfast_tests::rig::http::{HttpConnection, Request};
+use holdfast_tests::rig::{Front, Gate, Program, Setup};
+
+/// A worker that misbehaves in the ways these words say; `src/bin/fixture-worker/script.rs` lists them.
+fn fixture<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Program {
+    let program = Program::new(env!("CARGO_BIN_EXE_fixture-worker"));
+    words.into_iter().fold(program, |program, word| program.arg(word.as_ref()))
+}
+
+/// A front whose worker is a fixture without a fault, and whose takeovers are soon committed.
+fn good(setup: Setup) -> Setup {
+    quick(setup.worker(fixture(["serve"])))
+}
+
+/// Takeovers that are soon committed.
+fn quick(setup: Setup) -> Setup {
+    setup.flag("--soak", "20ms")
+}
+
+const fn generation(number: u64) -> GenerationId {
+    GenerationId::new(number)
+}
+
+/// A request that the serving fixture has begun to answer, and finishes once the gate is open.
+async fn held_request(front: &Front, gate: &Gate) -> HttpConnection {
+    let before = front.serving().await.in_flight.unwrap_or(0);
+    let mut connection = HttpConnection::open(&front.address()).await.expect("it is accepted");
+    let (head, _) = Request::get(&gate.hold()).parts();
+    connection.send(&head).await.expect("a request can be sent");
+    front
+        .until("the request is in flight", |status| {
+            status.serving().and_then(|serving| serving.in_flight) == Some(before + 1)
+        })
+        .await;
+    connection
+}
+
+/// Says on the test's output that it proved nothing here, and why.
+#[expect(clippy::print_stderr, reason = "the test harness keeps it for whoever asks")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
