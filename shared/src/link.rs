@@ -44,14 +44,6 @@ pub enum LinkError {
         /// Its size in bytes.
         size: usize,
     },
-    /// The peer did not say how many descriptors it would send, or sent others.
-    #[error("received {received} descriptors where {declared} were declared")]
-    DescriptorCount {
-        /// How many the message speaks of.
-        declared: usize,
-        /// How many came.
-        received: usize,
-    },
 }
 
 /// One end of a link.

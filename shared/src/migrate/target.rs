@@ -60,7 +60,6 @@ impl Target {
                         tokio::task::yield_now().await;
                     }
                     ToTarget::Abort { seq } => drop(self.prepared.remove(&seq)),
-                    ToTarget::End => break,
                 },
                 Ok(None) => break,
                 // The incumbent sees this end close, and takes back what was not committed: it must

@@ -26,8 +26,6 @@ pub(super) enum ToTarget {
     Commit { seq: u64 },
     /// They are mine again: close your copies.
     Abort { seq: u64 },
-    /// There will be no more offers.
-    End,
 }
 
 /// What the target says.
