@@ -87,21 +87,6 @@ async fn requests_behind_a_long_one_are_answered_in_order_by_whoever_has_the_con
 }
 
 #[tokio::test]
-async fn a_client_that_will_send_no_more_gets_its_answer() {
-    let front = Front::with(quick).await;
-    let mut socket = BareWebSocket::open(&front.address()).await;
-    let request = slow("never mind", Duration::from_secs(1));
-    let (head, body) = request.parts();
-    socket.send(&[&head, body].concat()).await;
-    front.until("it is in flight", |s| s.serving().and_then(|g| g.in_flight) == Some(1)).await;
-    socket.finish_sending().await;
-    let takeover = front.begin_takeover();
-    let said = socket.rest().await;
-    assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("never mind"), "{said:?}");
-    takeover.end().await.assert_committed();
-}
-
-#[tokio::test]
 async fn what_is_unfinished_at_the_deadline_is_cut_and_the_rest_has_moved() {
     let front = Front::with(|s| quick(s).flag("--drain-timeout", "1s")).await;
     let mut endless = begun(&front, &slow("endless", Duration::from_mins(1))).await;

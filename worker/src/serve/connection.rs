@@ -84,11 +84,7 @@ async fn speak_http(
     let seat = gateway.census.seat();
     let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&seat.visitor)));
     let desk = Desk::new(Arc::clone(&gateway), Arc::clone(&seat.visitor), peer);
-    let mut connection = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        // A client that will say no more may still listen.
-        .half_close(true)
-        .serve_connection(io, desk);
+    let mut connection = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, desk);
     let end = drive(&mut connection, &seat.visitor, &gateway.limits, berth.as_ref()).await;
     let parts = connection.into_parts();
     let watched = parts.io.into_inner();
