@@ -237,7 +237,7 @@ pub(crate) enum Note {
     Began { takeover: TakeoverNumber, incumbent: Option<GenerationId> },
     /// The incumbent finishes its work before the successor is started (`stop-first`).
     Emptying(GenerationId),
-    /// A generation was started.
+    /// A generation's process was started: the front says so itself.
     Started(GenerationId),
     /// It is ready.
     Ready(GenerationId),

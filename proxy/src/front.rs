@@ -149,11 +149,12 @@ impl Front {
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             match action {
-                Action::Spawn { generation, program } => {
-                    if let Err(failure) = self.spawn(generation, program) {
+                Action::Spawn { generation, program } => match self.spawn(generation, program) {
+                    Ok(()) => self.on_note(&Note::Started(generation)),
+                    Err(failure) => {
                         queue.extend(self.generations.on(Event::Unfit(generation, failure)));
                     }
-                }
+                },
                 Action::Tell(id, order) => self.workers.tell(id, to_worker(order)),
                 Action::Introduce { incumbent, successor } => {
                     self.workers.introduce(incumbent, successor);

@@ -50,7 +50,6 @@ impl Generations {
         self.living.insert(id, generation);
         actions.push(Action::Spawn { generation: id, program });
         actions.push(Action::SetDeadline(Deadline::Ready(id), self.rules.ready_timeout));
-        actions.push(Action::Note(Note::Started(id)));
         id
     }
 
