@@ -175,21 +175,20 @@ async fn an_incumbent_that_does_not_confirm_that_it_stopped_does_not_hold_a_take
 #[tokio::test]
 async fn the_whole_process_group_of_a_failed_successor_is_ended() {
     let front = Front::with(|s| good(s).flag("--ready-timeout", "2s")).await;
-    let program = Program::new("sh").arg("-c").arg("sleep 1000 & exec sleep 1001");
-    front.takeover_to(&program).await.assert_rolled_back();
-    let incumbent = front.serving().await.worker().unwrap();
-    eventually("nobody but the incumbent is left", async || {
-        (front.process().descendants() == [incumbent]).then_some(())
-    })
-    .await;
+    leaves_nobody(&front, "sleep 1000 & exec sleep 1001").await;
 }
 
 #[tokio::test]
 async fn what_a_failed_successor_had_started_ends_with_it() {
     let front = Front::with(good).await;
-    let program = Program::new("sh").arg("-c").arg("sleep 1000 & exit 3");
+    leaves_nobody(&front, "sleep 1000 & exit 3").await;
+}
+
+/// A takeover to this script fails, and nothing it started remains.
+async fn leaves_nobody(front: &Front, script: &str) {
+    let program = Program::new("sh").arg("-c").arg(script);
     front.takeover_to(&program).await.assert_rolled_back();
-    let incumbent = front.serving().await.worker().unwrap();
+    let incumbent = front.serving().await.worker().expect("the incumbent serves on");
     eventually("nobody but the incumbent is left", async || {
         (front.process().descendants() == [incumbent]).then_some(())
     })

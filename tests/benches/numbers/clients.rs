@@ -152,9 +152,6 @@ async fn upload(address: &Address) -> Result<Response, Failure> {
     let (head, body) = request.parts();
     connection.send(&head).await?;
     let (duration, pieces) = UPLOAD;
-    for piece in body.chunks(body.len().div_ceil(pieces as usize)) {
-        connection.send(piece).await?;
-        sleep(duration / pieces).await;
-    }
+    connection.send_over(body, duration, pieces).await?;
     connection.receive().await
 }

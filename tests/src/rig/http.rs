@@ -207,6 +207,23 @@ impl HttpConnection {
         in_time(self.io.write_all(bytes)).await?.map_err(|error| failure(&error, 0))
     }
 
+    /// Sends bytes in so many pieces, spread over this long.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_over(
+        &mut self,
+        bytes: &[u8],
+        duration: Duration,
+        pieces: u32,
+    ) -> Result<(), Failure> {
+        for piece in bytes.chunks(bytes.len().div_ceil(pieces as usize)) {
+            self.send(piece).await?;
+            tokio::time::sleep(duration / pieces).await;
+        }
+        Ok(())
+    }
+
     /// Receives one answer.
     ///
     /// # Errors

@@ -310,10 +310,7 @@ async fn upload(address: &Address) -> Result<Response, Failure> {
     let (head, body) = request.parts();
     connection.send(&head).await?;
     let (duration, pieces) = UPLOAD;
-    for piece in body.chunks(body.len().div_ceil(pieces as usize)) {
-        connection.send(piece).await?;
-        tokio::time::sleep(duration / pieces).await;
-    }
+    connection.send_over(body, duration, pieces).await?;
     let response = connection.receive().await?;
     if response.code == 200 { Ok(response) } else { Err(Failure::Status { code: response.code }) }
 }
