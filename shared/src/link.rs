@@ -99,6 +99,38 @@ impl Link {
             .map_err(|source| LinkError::Socket { source })
     }
 
+    /// Sends one message if there is room for it now, and says whether there was.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn try_send<M: Serialize>(
+        &self,
+        message: &M,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<bool, LinkError> {
+        self.try_send_packet(&encode(message)?, descriptors)
+    }
+
+    /// As [`Self::try_send`], of a message that was encoded before.
+    pub(crate) fn try_send_packet(
+        &self,
+        packet: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<bool, LinkError> {
+        let send = || fd_passing::send(&self.socket, packet, descriptors);
+        match self.socket.try_io(Interest::WRITABLE, send) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(source) => Err(LinkError::Socket { source }),
+        }
+    }
+
+    /// Ends when there may be room for a message. Cancel safe.
+    pub async fn writable(&self) {
+        // What is wrong with the socket is met, and handled, by the next send.
+        let _ = self.socket.writable().await;
+    }
+
     /// Receives the next message, or `None` when the peer is gone. Cancel safe: no message is lost.
     ///
     /// # Errors
@@ -133,7 +165,7 @@ impl Link {
 }
 
 /// A message as one packet.
-fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, LinkError> {
+pub(crate) fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, LinkError> {
     let packet = serde_json::to_vec(message).map_err(|source| LinkError::Malformed { source })?;
     if packet.len() > MAX_MESSAGE {
         return Err(LinkError::TooLarge { size: packet.len() });

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use handoff::link::{self, Link};
 use handoff::migrate::http1::{Driven, Gauge, Gauged, GaugedService, drive};
 use handoff::migrate::{
-    Extent, Frozen, Kind, Links, Returned, Roster, Seat, Snapshot, Source, Target,
+    Extent, Frozen, Kind, Links, Post, Returned, Roster, Seat, Snapshot, Source, Target,
 };
 use handoff::{Peer, Stream};
 use http_body_util::{BodyExt as _, Full};
@@ -48,7 +48,8 @@ async fn serve(name: char, stream: Stream, peer: Peer, read: Vec<u8>, seat: Seat
         let (stream, read) = parts.io.into_inner().into_parts(&parts.read_buf);
         let snapshot =
             Snapshot { kind: Kind::Http1, peer, read, unsent: vec![], version: 1, state: vec![] };
-        seat.give(Frozen { descriptor: stream.into_descriptor().unwrap(), snapshot });
+        let descriptor = stream.into_descriptor().unwrap();
+        seat.give(Frozen { descriptor, snapshot, mailbox: None });
     }
 }
 
@@ -69,18 +70,18 @@ struct Move {
 impl Move {
     async fn prepare() -> Self {
         let (extent, wanted) = watch::channel(Extent::Nothing);
-        let (source, incumbent, links, _) = Source::new(wanted);
+        let (source, incumbent, links, _) = Source::new(wanted, Post::default());
         let back = incumbent.clone();
         tokio::spawn(source.run(move |frozen, returned| {
             assert_eq!(returned, Returned::Aborted);
             resume('i', &back, frozen);
         }));
-        let (_, successor, ..) = Source::new(watch::channel(Extent::Nothing).1);
+        let (_, successor, ..) = Source::new(watch::channel(Extent::Nothing).1, Post::default());
         let (ours, theirs) = link::pair().unwrap();
         links.introduce(Link::new(ours).unwrap());
-        let target = Target::new(Link::new(theirs).unwrap());
+        let target = Target::new(Link::new(theirs).unwrap(), Post::default());
         let arrive = move |frozen| resume('s', &successor, frozen);
-        tokio::spawn(target.run(|_| Ok(()), arrive, std::future::pending()));
+        tokio::spawn(target.run(arrive, std::future::pending()));
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

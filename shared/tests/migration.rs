@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use handoff::link::{self, Link};
 use handoff::migrate::{
-    Extent, Frozen, Kind, Links, Moved, Returned, Roster, Seat, Snapshot, Source, Target,
+    Extent, Frozen, Heir, Kind, Links, Moved, Post, Returned, Roster, Seat, Snapshot, Source,
+    Target,
 };
 use handoff::{Connections, Peer};
 use serde_json::{Value, json};
@@ -74,7 +75,7 @@ async fn echo(mut stream: UnixStream, seat: Option<Seat>, letter: u8) {
     }
     if let Some(seat) = seat {
         let descriptor: OwnedFd = stream.into_std().unwrap().into();
-        seat.give(Frozen { descriptor, snapshot: snapshot() });
+        seat.give(Frozen { descriptor, snapshot: snapshot(), mailbox: None });
     }
 }
 
@@ -106,7 +107,7 @@ struct Incumbent {
 impl Incumbent {
     fn with(connections: usize) -> Self {
         let (extent, wanted) = watch::channel(Extent::Nothing);
-        let (source, roster, links, moved) = Source::new(wanted);
+        let (source, roster, links, moved) = Source::new(wanted, Post::default());
         let worker = Worker { letter: b'i', roster, served: Arc::default() };
         let back = worker.clone();
         tokio::spawn(source.run(move |frozen, returned| match returned {
@@ -147,7 +148,7 @@ impl Incumbent {
 }
 
 fn successor() -> Worker {
-    let (_, roster, ..) = Source::new(watch::channel(Extent::Nothing).1);
+    let (_, roster, ..) = Source::new(watch::channel(Extent::Nothing).1, Post::default());
     Worker { letter: b's', roster, served: Arc::default() }
 }
 
@@ -155,10 +156,10 @@ fn receive(worker: &Worker, link: Link) -> oneshot::Sender<()> {
     let (reaped, wait) = oneshot::channel();
     let worker = worker.clone();
     tokio::spawn(async move {
-        let resume = |frozen| worker.serve(thaw(frozen));
+        let resume = move |frozen| worker.serve(thaw(frozen));
         let reaped = async { wait.await.unwrap_or_default() };
         // Whether the link broke or ended makes no difference here.
-        let _ = Target::new(link).run(|_| Ok(()), resume, reaped).await;
+        let _ = Target::new(link, Post::default()).run(resume, reaped).await;
     });
     reaped
 }
@@ -234,21 +235,33 @@ async fn a_client_that_leaves_while_its_connection_is_wanted_is_counted_out() {
     assert_eq!(incumbent.answers().await, vec![b's'; 5]);
 }
 
+/// One that will not take the second connection it is offered.
+struct Picky {
+    worker: Worker,
+    offered: Arc<AtomicUsize>,
+}
+
+impl Heir for Picky {
+    fn judge(&mut self, _snapshot: &Snapshot) -> Result<(), String> {
+        match self.offered.fetch_add(1, Ordering::Relaxed) {
+            1 => Err("a state of version 9".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn resume(&mut self, frozen: Frozen) {
+        self.worker.serve(thaw(frozen));
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_the_successor_will_not_take_stays_and_is_not_asked_again() {
     let mut incumbent = Incumbent::with(3);
     let link = incumbent.link();
     let worker = successor();
     let offered = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&offered);
-    tokio::spawn(Target::new(link).run(
-        move |_| match seen.fetch_add(1, Ordering::Relaxed) {
-            1 => Err("a state of version 9".into()),
-            _ => Ok(()),
-        },
-        move |frozen| worker.serve(thaw(frozen)),
-        std::future::ready(()),
-    ));
+    let picky = Picky { worker, offered: Arc::clone(&offered) };
+    tokio::spawn(Target::new(link, Post::default()).run(picky, std::future::ready(())));
     incumbent.extent.send_replace(Extent::Everything);
     let moved = incumbent.until(|moved| moved.moved.http == 2).await;
     assert_eq!(moved.rejected, 1);
@@ -301,6 +314,19 @@ async fn an_abort_is_said_before_anything_thaws() {
     incumbent.extent.send_replace(Extent::Everything);
     let (offer, _) = by_hand.hear().await;
     assert_eq!((offer["type"].as_str(), offer["seq"].as_u64()), (Some("offer"), Some(2)));
+}
+
+#[tokio::test]
+async fn a_successor_that_does_not_answer_gets_nothing_and_its_connections_are_served_again() {
+    let mut incumbent = Incumbent::with(5);
+    let by_hand = ByHand(incumbent.link());
+    incumbent.extent.send_replace(Extent::Everything);
+    let (_, held) = by_hand.hear().await;
+    incumbent.until(|moved| !moved.linked).await;
+    assert_eq!(incumbent.answers().await, vec![b'i'; 5]);
+    let (abort, _) = by_hand.hear().await;
+    assert_eq!(abort, json!({"type": "abort", "seq": 1}));
+    drop(held);
 }
 
 #[tokio::test]

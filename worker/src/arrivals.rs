@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use handoff::migrate::{Roster, Snapshot};
+use handoff::migrate::{Mailbox, Neighbour, Roster, Snapshot};
 use handoff::{Arrival, Mover, Stream};
 use tokio::task::JoinSet;
 
@@ -49,7 +49,13 @@ impl Mover for Arrivals {
         serve::judge(snapshot)
     }
 
-    fn resume(&self, stream: Stream, snapshot: Snapshot, arrival: Arrival) {
+    fn resume(
+        &self,
+        stream: Stream,
+        snapshot: Snapshot,
+        mailbox: Option<Mailbox>,
+        arrival: Arrival,
+    ) {
         let berth = match arrival {
             Arrival::Moved | Arrival::Returned => self.roster.get().map(Roster::seat),
             Arrival::Rejected => None,
@@ -57,6 +63,19 @@ impl Mover for Arrivals {
         let mut connections = self.connections();
         // Lets go of those that have ended; a panic was told by the panic hook.
         while connections.try_join_next().is_some() {}
-        connections.spawn(serve::resume(Arc::clone(&self.gateway), stream, snapshot, berth));
+        let arrived = (snapshot, mailbox, arrival);
+        connections.spawn(serve::resume(Arc::clone(&self.gateway), stream, arrived, berth));
+    }
+
+    fn linked(&self, neighbour: Neighbour) {
+        self.gateway.linked(neighbour);
+    }
+
+    fn heard(&self, neighbour: Neighbour, text: &str) {
+        self.gateway.heard(neighbour, text);
+    }
+
+    fn unlinked(&self, neighbour: Neighbour) {
+        self.gateway.unlinked(neighbour);
     }
 }

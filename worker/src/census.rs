@@ -126,10 +126,11 @@ impl Visitor {
     }
 }
 
-/// The connections that are open.
+/// The connections that are open, and the calls that are under way, whoever has their connections by now.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     open: Mutex<HashMap<u64, Arc<Visitor>>>,
+    calls: Mutex<HashMap<u64, (&'static str, Instant)>>,
     next: AtomicU64,
     draining: AtomicBool,
     tally: Mutex<Drained>,
@@ -151,18 +152,25 @@ impl Census {
         Seat { census: Arc::clone(self), visitor }
     }
 
+    /// A call has begun that takes its time; `what` is what the operator is shown.
+    pub(crate) fn call(self: &Arc<Self>, what: &'static str) -> CallSeat {
+        let number = self.next.fetch_add(1, Relaxed);
+        self.calls().insert(number, (what, Instant::now()));
+        CallSeat { census: Arc::clone(self), number }
+    }
+
     /// How this worker is, for the front.
     pub(crate) fn report(&self) -> Report {
         let mut report = Report::default();
+        for (what, begun_at) in self.calls().values() {
+            report.in_flight += 1;
+            make_oldest(&mut report, what, *begun_at);
+        }
         for visitor in self.open().values().filter(|visitor| visitor.phase() != Phase::Away) {
             count(&mut report.connections, visitor);
             if visitor.phase() == Phase::Working {
                 report.in_flight += 1;
-                let age_ms = handoff::message::millis(visitor.phase_began_at().elapsed());
-                if report.oldest.as_ref().is_none_or(|oldest| oldest.age_ms < age_ms) {
-                    let what = visitor.work().what().to_owned();
-                    report.oldest = Some(handoff::message::OldestWork { what, age_ms });
-                }
+                make_oldest(&mut report, visitor.work().what(), visitor.phase_began_at());
             }
         }
         report
@@ -171,6 +179,11 @@ impl Census {
     /// How many connections are open.
     pub(crate) fn population(&self) -> usize {
         self.open().len()
+    }
+
+    /// Whether nothing is open and nothing under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open().is_empty() && self.calls().is_empty()
     }
 
     /// From now on it is counted how connections end.
@@ -193,21 +206,38 @@ impl Census {
         drained
     }
 
-    /// Ends when no connection is open. Cancel safe.
+    /// Ends when no connection is open and no call under way. Cancel safe.
     pub(crate) async fn emptied(&self) {
         loop {
             // Registered before looking, so that the last departure is not missed in between.
             let emptied = self.emptied.notified();
-            if self.open().is_empty() {
+            if self.is_empty() {
                 return;
             }
             emptied.await;
         }
     }
 
+    fn calls(&self) -> MutexGuard<'_, HashMap<u64, (&'static str, Instant)>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_departure(&self) {
+        if self.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Visitor>>> {
         // A panic between two of its operations leaves the map whole.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make_oldest(report: &mut Report, what: &str, since: Instant) {
+    let age_ms = handoff::message::millis(since.elapsed());
+    if report.oldest.as_ref().is_none_or(|oldest| oldest.age_ms < age_ms) {
+        report.oldest = Some(handoff::message::OldestWork { what: what.to_owned(), age_ms });
     }
 }
 
@@ -229,10 +259,7 @@ pub(crate) struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut open = self.census.open();
-        open.remove(&self.visitor.number);
-        let empty = open.is_empty();
-        drop(open);
+        self.census.open().remove(&self.visitor.number);
         if self.census.draining.load(Relaxed) && self.visitor.phase() != Phase::Away {
             let mut tally = self.census.tally.lock().unwrap_or_else(PoisonError::into_inner);
             let ending = match self.visitor.phase() {
@@ -241,9 +268,21 @@ impl Drop for Seat {
             };
             count(ending, &self.visitor);
         }
-        if empty {
-            self.census.emptied.notify_waiters();
-        }
+        self.census.note_departure();
+    }
+}
+
+/// One call's place in the census.
+#[derive(Debug)]
+pub(crate) struct CallSeat {
+    census: Arc<Census>,
+    number: u64,
+}
+
+impl Drop for CallSeat {
+    fn drop(&mut self) {
+        self.census.calls().remove(&self.number);
+        self.census.note_departure();
     }
 }
 

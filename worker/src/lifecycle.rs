@@ -16,7 +16,7 @@ use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use handoff::migrate::Roster;
+use handoff::migrate::{Post, Roster};
 use handoff::socket::SocketFile;
 use handoff::worker::LINK_VARIABLE;
 use handoff::{
@@ -26,6 +26,7 @@ use handoff::{
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
+use crate::agents::Runs;
 use crate::args::{Args, LogFormat, Migrate};
 use crate::arrivals::Arrivals;
 use crate::configuration::{Unusable, addresses, configure};
@@ -125,11 +126,13 @@ async fn live(args: Args) -> Result<(), RunFailed> {
         }
     };
     let access_log = if args.access_log { AccessLog::On } else { AccessLog::Off };
+    let post = Post::new(usize::try_from(args.limits.max_buffered_bytes).unwrap_or(usize::MAX));
+    let runs = Arc::new(Runs::new(post.clone(), Arc::default()));
     let gateway = Arc::new(Gateway::new(
         worker.generation(),
         token,
         Registry::bundled(Duration::from_millis(args.echo_delay_ms)),
-        Knowledge { state_dir: state.path().to_owned() },
+        (Arc::new(Knowledge { state_dir: state.path().to_owned(), runs }), post.clone()),
         (args.limits, access_log),
         worker.stance(),
     ));
@@ -143,7 +146,8 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     worker.on_report(move || census.report());
 
     let arrivals = Arc::new(Arrivals::new(Arc::clone(&gateway)));
-    let migration = (args.migrate == Migrate::On).then(|| worker.movable(Arc::clone(&arrivals)));
+    let migration =
+        (args.migrate == Migrate::On).then(|| worker.movable(Arc::clone(&arrivals), &post));
     if let Some(migration) = &migration {
         arrivals.seat_in(migration.roster.clone());
         gateway.moves(migration.moved.clone());
@@ -300,8 +304,10 @@ async fn all_gone(doors: &mut JoinSet<()>, gateway: &Gateway, migration: Option<
         if let Some(migration) = migration {
             migration.roster.emptied().await;
         }
+        // What calls have said after their connections had moved.
+        gateway.post.flushed().await;
         // One that came back meanwhile is served again.
-        if gateway.census.population() == 0 {
+        if gateway.census.is_empty() {
             return;
         }
     }

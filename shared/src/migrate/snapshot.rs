@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
+use super::post::Mailbox;
 use crate::acceptor::Peer;
 
 /// The most bytes of each kind a connection may carry along, unread or unsent. One that has more
@@ -59,6 +60,8 @@ pub struct Frozen {
     pub descriptor: OwnedFd,
     /// The rest of it.
     pub snapshot: Snapshot,
+    /// Where its letters wait, if it gets any.
+    pub mailbox: Option<Mailbox>,
 }
 
 /// Bytes that were meant as snapshots and are none.
@@ -107,13 +110,18 @@ struct Header {
     read: usize,
     unsent: usize,
     state: usize,
+    /// What its mailbox is called in the generation that wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mailbox: Option<u64>,
 }
 
-/// Writes snapshots one after the other.
-pub(super) fn encode<'a>(snapshots: impl ExactSizeIterator<Item = &'a Snapshot>) -> Vec<u8> {
+/// Writes snapshots one after the other, with the numbers of their mailboxes.
+pub(super) fn encode<'a>(
+    snapshots: impl ExactSizeIterator<Item = (&'a Snapshot, Option<u64>)>,
+) -> Vec<u8> {
     let mut blob = Vec::with_capacity(512 * snapshots.len());
     blob.extend(length(snapshots.len()));
-    for snapshot in snapshots {
+    for (snapshot, mailbox) in snapshots {
         let header = Header {
             kind: snapshot.kind,
             peer: match snapshot.peer {
@@ -124,6 +132,7 @@ pub(super) fn encode<'a>(snapshots: impl ExactSizeIterator<Item = &'a Snapshot>)
             read: snapshot.read.len(),
             unsent: snapshot.unsent.len(),
             state: snapshot.state.len(),
+            mailbox,
         };
         let header = serde_json::to_vec(&header).expect("numbers and an address are JSON");
         blob.extend(length(header.len()));
@@ -143,7 +152,10 @@ fn length(length: usize) -> [u8; 4] {
 ///
 /// # Errors
 /// [`NotASnapshot`]; never panics, whatever the bytes.
-pub(super) fn decode(mut blob: &[u8], most: usize) -> Result<Vec<Snapshot>, NotASnapshot> {
+pub(super) fn decode(
+    mut blob: &[u8],
+    most: usize,
+) -> Result<Vec<(Snapshot, Option<u64>)>, NotASnapshot> {
     let count = take_length(&mut blob)?;
     within(count, most)?;
     let mut snapshots = Vec::with_capacity(count);
@@ -155,14 +167,15 @@ pub(super) fn decode(mut blob: &[u8], most: usize) -> Result<Vec<Snapshot>, NotA
         for carried in [header.read, header.unsent, header.state] {
             within(carried, MAX_CARRIED)?;
         }
-        snapshots.push(Snapshot {
+        let snapshot = Snapshot {
             kind: header.kind,
             peer: header.peer.map_or(Peer::Unix, Peer::Tcp),
             read: take(&mut blob, header.read)?.to_vec(),
             unsent: take(&mut blob, header.unsent)?.to_vec(),
             version: header.version,
             state: take(&mut blob, header.state)?.to_vec(),
-        });
+        };
+        snapshots.push((snapshot, header.mailbox));
     }
     if blob.is_empty() { Ok(snapshots) } else { Err(NotASnapshot::TooLong { extra: blob.len() }) }
 }
@@ -186,37 +199,47 @@ fn take_length(blob: &mut &[u8]) -> Result<usize, NotASnapshot> {
 mod tests {
     use super::*;
 
-    fn snapshots() -> Vec<Snapshot> {
+    fn snapshots() -> Vec<(Snapshot, Option<u64>)> {
         vec![
-            Snapshot {
-                kind: Kind::Http1,
-                peer: Peer::Tcp("[::1]:4711".parse().unwrap()),
-                read: b"GET / HT".to_vec(),
-                unsent: vec![],
-                version: 1,
-                state: b"{}".to_vec(),
-            },
-            Snapshot {
-                kind: Kind::WebSocket,
-                peer: Peer::Unix,
-                read: vec![0x81],
-                unsent: vec![0; 1000],
-                version: 7,
-                state: vec![],
-            },
+            (
+                Snapshot {
+                    kind: Kind::Http1,
+                    peer: Peer::Tcp("[::1]:4711".parse().unwrap()),
+                    read: b"GET / HT".to_vec(),
+                    unsent: vec![],
+                    version: 1,
+                    state: b"{}".to_vec(),
+                },
+                None,
+            ),
+            (
+                Snapshot {
+                    kind: Kind::WebSocket,
+                    peer: Peer::Unix,
+                    read: vec![0x81],
+                    unsent: vec![0; 1000],
+                    version: 7,
+                    state: vec![],
+                },
+                Some(41),
+            ),
         ]
+    }
+
+    fn encoded(snapshots: &[(Snapshot, Option<u64>)]) -> Vec<u8> {
+        encode(snapshots.iter().map(|(snapshot, mailbox)| (snapshot, *mailbox)))
     }
 
     #[test]
     fn snapshots_are_read_as_they_were_written() {
         let snapshots = snapshots();
-        assert_eq!(decode(&encode(snapshots.iter()), 64).unwrap(), snapshots);
-        assert_eq!(decode(&encode([].iter()), 64).unwrap(), vec![]);
+        assert_eq!(decode(&encoded(&snapshots), 64).unwrap(), snapshots);
+        assert_eq!(decode(&encoded(&[]), 64).unwrap(), vec![]);
     }
 
     #[test]
     fn a_blob_that_is_cut_anywhere_is_refused() {
-        let blob = encode(snapshots().iter());
+        let blob = encoded(&snapshots());
         for cut in 0..blob.len() {
             assert!(decode(&blob[..cut], 64).is_err(), "cut at {cut}");
         }
@@ -228,7 +251,7 @@ mod tests {
 
     #[test]
     fn lengths_are_not_believed() {
-        let blob = encode(snapshots().iter());
+        let blob = encoded(&snapshots());
         assert!(matches!(decode(&blob, 1), Err(NotASnapshot::TooLarge { claimed: 2, most: 1 })));
         for position in 0..blob.len() {
             for value in [0, 1, 0x7f, 0xff] {
@@ -249,6 +272,8 @@ mod tests {
         blob.extend(header);
         blob.extend(b"G");
         let read = decode(&blob, 64).unwrap();
-        assert_eq!((read[0].version, read[0].peer, &read[0].read[..]), (2, Peer::Unix, &b"G"[..]));
+        let (snapshot, mailbox) = &read[0];
+        assert_eq!((snapshot.version, snapshot.peer, *mailbox), (2, Peer::Unix, None));
+        assert_eq!(snapshot.read, b"G");
     }
 }

@@ -1,85 +1,64 @@
 //! The incumbent's side of a migration: asks its connections in waves, offers what is frozen, and
 //! takes back what the successor does not get.
 //!
+//! ```text
+//! asked ─► frozen ─► Offered ── Prepared ──► Committing ── Commit sent ──► Committed ── Started ──► gone
+//!             ▲         └── called off, or no answer: revoked ──┘               └─ link ended: lost
+//!             └──────────────── thaws here ◄────────────────────┘
+//! ```
+//!
 //! **Invariants**
 //! - At most [`MOST_OFFERS`] offers are not answered: descriptors on their way count against the user's
 //!   limit (unix(7), ETOOMANYREFS).
 //! - A connection that is frozen is either started by the successor or given back to the worker; it is
 //!   never dropped here while it is ours.
-//! - `Abort` is sent before anything thaws.
+//! - An offer is revoked in the memory both sides share before anything of it thaws: not even a
+//!   successor that hangs, and reads what it was sent after this process has ended, takes it for its own.
+//! - Nothing here waits for a successor that does not read.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::blob;
+use super::post::{FlushFailed, Mailbox, Neighbour, Post, sendable};
+use super::progress::{Extent, Links, Moved, Returned, less, sum};
 use super::roster::{Answer, Roster};
-use super::snapshot::{Frozen, Kind};
+use super::snapshot::Frozen;
 use super::wire::{self, Rejected, ToSource, ToTarget, WAVE};
-use crate::link::{Link, LinkError};
-use crate::message::Connections;
+use crate::link::{Link, LinkError, Received};
 
 /// How many offers may be on their way.
 const MOST_OFFERS: usize = 4;
 /// How long nobody is asked after the successor had no room.
 const REST: Duration = Duration::from_millis(250);
+/// How long an offer may be without an answer: its connections stand still meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections go ahead of the others, before the takeover is committed.
 const CANARY: usize = 8;
 
-/// How much is to move.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Extent {
-    /// Nothing: what is frozen thaws.
-    #[default]
-    Nothing,
-    /// A few, to see that it goes well.
-    Canary,
-    /// Everything that can.
-    Everything,
+/// What a source does for the worker it belongs to.
+pub trait Home: Send {
+    /// Serves a connection that comes back. Must not block.
+    fn resume(&mut self, frozen: Frozen, returned: Returned);
+
+    /// A successor is linked: letters for it are taken from now on.
+    fn linked(&mut self) {}
+
+    /// It has said something to this generation itself, by [`Post::tell`].
+    fn heard(&mut self, _text: &str) {}
+
+    /// The link to it has ended.
+    fn unlinked(&mut self) {}
 }
 
-/// What has come of it so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// Connections that were given to the successor.
-    pub moved: Connections,
-    /// Connections the successor would not take; they stay.
-    pub rejected: u64,
-    /// Connections that were the successor's when it went away.
-    pub lost: Connections,
-    /// Whether there is a successor to move to.
-    pub linked: bool,
-}
-
-/// Why a connection comes back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Returned {
-    /// The migration ended before it was the successor's; it may be asked again.
-    Aborted,
-    /// The successor would not take it; asking again would get the same answer.
-    Rejected,
-}
-
-/// Where the links to successors come in.
-#[derive(Clone, Debug)]
-pub struct Links {
-    links: mpsc::Sender<Link>,
-    progress: watch::Sender<Moved>,
-}
-
-impl Links {
-    /// Moves connections over this link from now on, which [`Moved::linked`] says at once.
-    pub fn introduce(&self, link: Link) {
-        // A new successor, a new account.
-        self.progress
-            .send_modify(|progress| *progress = Moved { linked: true, ..Moved::default() });
-        // It fails when the source is gone, or busy with a link that came just before: a generation
-        // has one successor at a time.
-        if self.links.try_send(link).is_err() {
-            self.progress.send_modify(|progress| progress.linked = false);
-        }
+impl<F: FnMut(Frozen, Returned) + Send> Home for F {
+    fn resume(&mut self, frozen: Frozen, returned: Returned) {
+        self(frozen, returned);
     }
 }
 
@@ -92,10 +71,13 @@ pub struct Source {
     progress: watch::Sender<Moved>,
     links: mpsc::Receiver<Link>,
     link: Option<Link>,
+    post: Post,
     /// Asked, and without an answer.
     outstanding: BTreeSet<u64>,
     frozen: Vec<Frozen>,
     offers: VecDeque<Offer>,
+    /// What is to be sent, in order.
+    orders: VecDeque<Order>,
     /// The number from which on nobody was asked.
     unasked: u64,
     /// Nobody is asked before this: the successor has no room at the moment.
@@ -107,14 +89,43 @@ pub struct Source {
 struct Offer {
     seq: u64,
     batch: Vec<Frozen>,
-    committed: bool,
+    /// Its snapshots, as both sides see them.
+    memfd: OwnedFd,
+    stage: Stage,
+    made_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Ours, without an answer.
+    Offered,
+    /// Ours; the successor could take it, and will be told to.
+    Committing,
+    /// The successor's.
+    Committed,
+}
+
+impl Offer {
+    fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
+        self.batch.iter().filter_map(|frozen| frozen.mailbox.as_ref())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Offer(u64),
+    Commit(u64),
+    Abort(u64),
 }
 
 impl Source {
     /// A source that moves connections of its roster as far as `extent` says, over the links that are
     /// introduced.
     #[must_use]
-    pub fn new(extent: watch::Receiver<Extent>) -> (Self, Roster, Links, watch::Receiver<Moved>) {
+    pub fn new(
+        extent: watch::Receiver<Extent>,
+        post: Post,
+    ) -> (Self, Roster, Links, watch::Receiver<Moved>) {
         let (roster, answers) = Roster::new();
         let (progress, moved) = watch::channel(Moved::default());
         let (sender, links) = mpsc::channel(1);
@@ -125,9 +136,11 @@ impl Source {
             progress: progress.clone(),
             links,
             link: None,
+            post,
             outstanding: BTreeSet::new(),
             frozen: Vec::new(),
             offers: VecDeque::new(),
+            orders: VecDeque::new(),
             unasked: 0,
             resting_until: None,
             seq: 0,
@@ -135,61 +148,70 @@ impl Source {
         (source, roster, Links { links: sender, progress }, moved)
     }
 
-    /// Moves connections for as long as the worker lives. `resume` serves a connection that comes
-    /// back.
-    pub async fn run(mut self, mut resume: impl FnMut(Frozen, Returned)) {
+    /// Moves connections for as long as the worker lives.
+    pub async fn run(mut self, mut home: impl Home) {
         loop {
             let extent = *self.extent.borrow_and_update();
             // Without a link, too: one that was asked in time may freeze after the link's end.
-            let step = if extent == Extent::Nothing || self.link.is_none() {
-                self.abort(&mut resume).await
-            } else {
-                self.advance(extent).await
-            };
-            if let Err(error) = step {
-                self.unlink(&error, &mut resume).await;
+            if extent == Extent::Nothing || self.link.is_none() {
+                self.call_off(&mut home);
+            } else if let Err(error) = self.advance(extent) {
+                self.unlink(&error, &mut home);
             }
+            if let Err(error) = self.flush() {
+                self.unlink(&error, &mut home);
+            }
+            let has_orders = !self.orders.is_empty();
+            let answer_due_at = self.answer_due_at();
             tokio::select! {
                 Some(answer) = self.answers.recv() => self.on_answer(answer),
-                word = receive(self.link.as_ref()) => match word {
-                    Ok(Some(word)) => {
-                        if let Err(error) = self.on_word(word, &mut resume).await {
-                            self.unlink(&error, &mut resume).await;
-                        }
-                    }
-                    Ok(None) => self.unlink(&"it closed its end", &mut resume).await,
-                    Err(error) => self.unlink(&error, &mut resume).await,
+                received = receive(self.link.as_ref()) => match received {
+                    Ok(Some(word)) => self.on_word(word, &mut home),
+                    Ok(None) => self.unlink(&"it closed its end", &mut home),
+                    Err(error) => self.unlink(&error, &mut home),
                 },
                 link = self.links.recv() => match link {
-                    Some(link) => {
-                        self.unlink(&"another one comes", &mut resume).await;
-                        self.link = Some(link);
-                        self.unasked = 0;
-                        self.progress.send_modify(|progress| progress.linked = true);
-                    }
+                    Some(link) => self.on_link(link, &mut home),
                     None => return,
                 },
+                () = sendable(self.link.as_ref(), has_orders, &self.post, Neighbour::Successor) => {}
                 () = until(self.resting_until) => self.resting_until = None,
+                () = until(answer_due_at) => {
+                    self.unlink(&"it does not answer", &mut home);
+                }
                 changed = self.extent.changed() => if changed.is_err() { return },
             }
         }
     }
 
+    fn on_link(&mut self, link: Link, home: &mut impl Home) {
+        self.unlink(&"another one comes", home);
+        self.link = Some(link);
+        self.post.link(Neighbour::Successor);
+        self.progress.send_modify(|progress| progress.linked = true);
+        home.linked();
+    }
+
     /// Offers what is frozen, or asks the next wave. A wave is offered when all of it has answered,
     /// so that its first does not wait long for its last.
-    async fn advance(&mut self, extent: Extent) -> Result<(), LinkError> {
+    fn advance(&mut self, extent: Extent) -> std::io::Result<()> {
         while self.outstanding.is_empty() && self.offers.len() < MOST_OFFERS {
-            let Some(link) = &self.link else { return Ok(()) };
             if !self.frozen.is_empty() {
                 let rest = self.frozen.split_off(self.frozen.len().min(WAVE));
+                let memfd = wire::pack(&self.frozen);
                 let batch = std::mem::replace(&mut self.frozen, rest);
+                let memfd = match memfd {
+                    Ok(memfd) => memfd,
+                    Err(error) => {
+                        // They come back when the link is given up.
+                        self.frozen.extend(batch);
+                        return Err(error);
+                    }
+                };
                 self.seq += 1;
-                // Kept here first: whatever goes wrong, they come back.
-                self.offers.push_back(Offer { seq: self.seq, batch, committed: false });
-                let batch = &self.offers[self.offers.len() - 1].batch;
-                let memfd = wire::pack(batch).map_err(|source| LinkError::Socket { source })?;
-                let offer = ToTarget::Offer { seq: self.seq, count: batch.len() };
-                link.send(&offer, &wire::attachments(&memfd, batch)).await?;
+                let (seq, made_at) = (self.seq, Instant::now());
+                self.offers.push_back(Offer { seq, batch, memfd, stage: Stage::Offered, made_at });
+                self.orders.push_back(Order::Offer(seq));
                 continue;
             }
             let most = match extent {
@@ -208,6 +230,41 @@ impl Source {
         Ok(())
     }
 
+    /// Sends what there is room for. What the post has for the successor goes ahead of a commit, so that a
+    /// connection never meets again what it has seen already.
+    fn flush(&mut self) -> Result<(), FlushFailed> {
+        let Some(link) = &self.link else { return Ok(()) };
+        while let Some(order) = self.orders.front() {
+            let sent = match *order {
+                Order::Offer(seq) => {
+                    let offer = self.offers.iter().find(|offer| offer.seq == seq);
+                    offer.map_or(Ok(true), |Offer { batch, memfd, .. }| {
+                        let word = ToTarget::Offer { seq, count: batch.len() };
+                        link.try_send(&word, &wire::attachments(memfd, batch))
+                    })?
+                }
+                Order::Commit(seq) => match self.offers.iter_mut().find(|offer| offer.seq == seq) {
+                    Some(offer) => {
+                        let word = ToTarget::Commit { seq };
+                        let sent = self.post.commit(link, &word, offer.mailboxes())?;
+                        if sent {
+                            offer.stage = Stage::Committed;
+                            self.progress.send_modify(|p| p.moved = sum(p.moved, &offer.batch));
+                        }
+                        sent
+                    }
+                    None => true,
+                },
+                Order::Abort(seq) => link.try_send(&ToTarget::Abort { seq }, &[])?,
+            };
+            if !sent {
+                return Ok(());
+            }
+            self.orders.pop_front();
+        }
+        self.post.flush(Neighbour::Successor, link).map(drop)
+    }
+
     fn on_answer(&mut self, answer: Answer) {
         match answer {
             Answer::Frozen(number, frozen) => {
@@ -220,110 +277,127 @@ impl Source {
         }
     }
 
-    async fn on_word(
-        &mut self,
-        word: ToSource,
-        resume: &mut impl FnMut(Frozen, Returned),
-    ) -> Result<(), LinkError> {
-        match word {
-            ToSource::Prepared { seq, rejected } => {
-                let Some(offer) = self.offers.iter_mut().find(|o| o.seq == seq && !o.committed)
-                else {
-                    // Aborted meanwhile.
-                    return Ok(());
-                };
-                let mut refused: Vec<&Rejected> =
-                    rejected.iter().filter(|r| r.index < offer.batch.len()).collect();
-                refused.sort_unstable_by_key(|refused| refused.index);
-                refused.dedup_by_key(|refused| refused.index);
-                // From the end, so that the places of the others stay.
-                for refused in refused.into_iter().rev() {
-                    let frozen = offer.batch.remove(refused.index);
-                    if refused.later {
-                        self.resting_until = Some(Instant::now() + REST);
-                        resume(frozen, Returned::Aborted);
-                    } else {
-                        self.progress.send_modify(|progress| progress.rejected += 1);
-                        resume(frozen, Returned::Rejected);
-                    }
-                    self.roster.departed(1);
-                }
-                if let Some(first) = rejected.first() {
-                    let (reason, later) = (&first.reason, first.later);
-                    warn!(rejected = rejected.len(), reason, later, "connections stay");
-                }
-                offer.committed = true;
-                self.progress.send_modify(|p| p.moved = sum(p.moved, &offer.batch));
-                if let Some(link) = &self.link {
-                    link.send(&ToTarget::Commit { seq }, &[]).await?;
-                }
-            }
+    fn on_word(&mut self, received: Received<ToSource>, home: &mut impl Home) {
+        match received.message {
+            ToSource::Prepared { seq, rejected } => self.on_prepared(seq, &rejected, home),
             ToSource::Started { seq } => {
-                let started = self.offers.iter().position(|o| o.seq == seq && o.committed);
-                if let Some(offer) = started.and_then(|place| self.offers.remove(place)) {
+                let is_it = |offer: &Offer| offer.seq == seq && offer.stage == Stage::Committed;
+                let place = self.offers.iter().position(is_it);
+                if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
+                    self.post.started(offer.mailboxes());
                     self.roster.departed(offer.batch.len());
                     debug!(connections = offer.batch.len(), "moved");
                 }
             }
+            ToSource::Post { post } => {
+                if let Some(text) =
+                    self.post.receive(Neighbour::Successor, post, received.descriptors)
+                {
+                    home.heard(&text);
+                }
+            }
         }
-        Ok(())
+    }
+
+    fn on_prepared(&mut self, seq: u64, rejected: &[Rejected], home: &mut impl Home) {
+        let is_it = |offer: &&mut Offer| offer.seq == seq && offer.stage == Stage::Offered;
+        // One that is not there was called off meanwhile.
+        let Some(offer) = self.offers.iter_mut().find(is_it) else { return };
+        let mut refused: Vec<&Rejected> =
+            rejected.iter().filter(|r| r.index < offer.batch.len()).collect();
+        refused.sort_unstable_by_key(|refused| refused.index);
+        refused.dedup_by_key(|refused| refused.index);
+        // From the end, so that the places of the others stay.
+        for refused in refused.into_iter().rev() {
+            let frozen = offer.batch.remove(refused.index);
+            if refused.later {
+                self.resting_until = Some(Instant::now() + REST);
+                home.resume(frozen, Returned::Aborted);
+            } else {
+                self.progress.send_modify(|progress| progress.rejected += 1);
+                home.resume(frozen, Returned::Rejected);
+            }
+            self.roster.departed(1);
+        }
+        if let Some(first) = rejected.first() {
+            let (reason, later) = (&first.reason, first.later);
+            warn!(rejected = rejected.len(), reason, later, "connections stay");
+        }
+        offer.stage = Stage::Committing;
+        self.orders.push_back(Order::Commit(seq));
+    }
+
+    /// When the first offer that has no answer should have had it.
+    fn answer_due_at(&self) -> Option<Instant> {
+        let unanswered = self.offers.iter().filter(|offer| offer.stage == Stage::Offered);
+        unanswered.map(|offer| offer.made_at + ANSWER_TIMEOUT).min()
     }
 
     /// Takes back what is not the successor's yet.
-    async fn abort(&mut self, resume: &mut impl FnMut(Frozen, Returned)) -> Result<(), LinkError> {
+    fn call_off(&mut self, home: &mut impl Home) {
         self.roster.leave_alone();
         self.outstanding.clear();
         self.unasked = 0;
-        let aborted: Vec<u64> =
-            self.offers.iter().filter(|o| !o.committed).map(|o| o.seq).collect();
-        for seq in aborted {
-            if let Some(link) = &self.link {
-                link.send(&ToTarget::Abort { seq }, &[]).await?;
+        let (theirs, ours): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.offers)
+            .into_iter()
+            .partition(|offer| offer.stage == Stage::Committed);
+        self.offers = theirs;
+        for offer in ours {
+            if let Err(error) = blob::revoke(&offer.memfd) {
+                // Never seen; the abort says the same to whoever reads.
+                warn!(%error, "an offer could not be revoked");
             }
-            let place = self.offers.iter().position(|offer| offer.seq == seq);
-            if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
-                self.thaw(offer.batch, resume);
+            let never_made = self.orders.contains(&Order::Offer(offer.seq));
+            self.orders.retain(|order| {
+                *order != Order::Offer(offer.seq) && *order != Order::Commit(offer.seq)
+            });
+            if !never_made {
+                self.orders.push_back(Order::Abort(offer.seq));
             }
+            self.thaw(offer.batch, home);
         }
         let frozen = std::mem::take(&mut self.frozen);
-        self.thaw(frozen, resume);
-        Ok(())
+        self.thaw(frozen, home);
     }
 
     /// The successor is gone, or given up: what was its, is lost; what was not, comes back.
-    async fn unlink(
-        &mut self,
-        reason: &(dyn std::fmt::Display + Sync),
-        resume: &mut impl FnMut(Frozen, Returned),
-    ) {
-        let Some(link) = self.link.take() else { return };
-        debug!(%reason, "the migration link ended");
-        self.roster.leave_alone();
-        self.outstanding.clear();
-        for offer in std::mem::take(&mut self.offers) {
-            if offer.committed {
-                self.progress.send_modify(|progress| {
-                    progress.moved = less(progress.moved, &offer.batch);
-                    progress.lost = sum(progress.lost, &offer.batch);
-                });
-                self.roster.departed(offer.batch.len());
-            } else {
-                // One that is gone has closed its copies; one that is there has to know first.
-                let _ = link.send(&ToTarget::Abort { seq: offer.seq }, &[]).await;
-                self.thaw(offer.batch, resume);
-            }
+    fn unlink(&mut self, reason: &(dyn std::fmt::Display + Sync), home: &mut impl Home) {
+        if self.link.is_none() {
+            return;
         }
-        let frozen = std::mem::take(&mut self.frozen);
-        self.thaw(frozen, resume);
+        warn_or_debug(reason, !self.offers.is_empty());
+        self.call_off(home);
+        // One that lives reads the aborts before the end; a revoked offer is void either way.
+        let _ = self.flush();
+        self.link = None;
+        self.orders.clear();
+        for offer in std::mem::take(&mut self.offers) {
+            self.progress.send_modify(|progress| {
+                progress.moved = less(progress.moved, &offer.batch);
+                progress.lost = sum(progress.lost, &offer.batch);
+            });
+            self.roster.departed(offer.batch.len());
+        }
+        self.post.unlink(Neighbour::Successor);
         self.progress.send_modify(|progress| progress.linked = false);
+        home.unlinked();
     }
 
-    fn thaw(&self, batch: Vec<Frozen>, resume: &mut impl FnMut(Frozen, Returned)) {
+    fn thaw(&self, batch: Vec<Frozen>, home: &mut impl Home) {
         for frozen in batch {
-            resume(frozen, Returned::Aborted);
+            home.resume(frozen, Returned::Aborted);
             // It has a seat of its own again by now.
             self.roster.departed(1);
         }
+    }
+}
+
+/// A link that ends with nothing on it is the ordinary end of a takeover.
+fn warn_or_debug(reason: &(dyn std::fmt::Display + Sync), in_the_middle: bool) {
+    if in_the_middle {
+        warn!(%reason, "the migration link ended in the middle of a move");
+    } else {
+        debug!(%reason, "the migration link ended");
     }
 }
 
@@ -334,31 +408,9 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-async fn receive(link: Option<&Link>) -> Result<Option<ToSource>, LinkError> {
+async fn receive(link: Option<&Link>) -> Result<Option<Received<ToSource>>, LinkError> {
     match link {
-        Some(link) => Ok(link.receive().await?.map(|received| received.message)),
+        Some(link) => link.receive().await,
         None => std::future::pending().await,
-    }
-}
-
-/// How many of a batch are of each kind.
-fn kinds(batch: &[Frozen]) -> Connections {
-    let of = |kind| batch.iter().filter(|frozen| frozen.snapshot.kind == kind).count() as u64;
-    Connections { http: of(Kind::Http1), websocket: of(Kind::WebSocket) }
-}
-
-fn sum(connections: Connections, batch: &[Frozen]) -> Connections {
-    let more = kinds(batch);
-    Connections {
-        http: connections.http + more.http,
-        websocket: connections.websocket + more.websocket,
-    }
-}
-
-fn less(connections: Connections, batch: &[Frozen]) -> Connections {
-    let fewer = kinds(batch);
-    Connections {
-        http: connections.http.saturating_sub(fewer.http),
-        websocket: connections.websocket.saturating_sub(fewer.websocket),
     }
 }

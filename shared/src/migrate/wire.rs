@@ -1,19 +1,17 @@
 //! The words on a migration link, and the batch that crosses with an offer.
 
-use std::fs::File;
-use std::io::{Seek as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use super::blob::{self, NotABlob};
+use super::post::{Mailbox, Word};
 use super::snapshot::{self, Frozen, MAX_CARRIED, NotASnapshot, Snapshot};
 
 /// How many connections cross in one offer.
 pub(super) const WAVE: usize = 64;
 /// The most bytes an offer's snapshots may have.
-const MAX_BLOB: u64 = (WAVE * (3 * MAX_CARRIED + 8 * 1024)) as u64;
+const MAX_BLOB: usize = WAVE * (3 * MAX_CARRIED + 8 * 1024);
 
 /// What the source says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +24,8 @@ pub(super) enum ToTarget {
     Commit { seq: u64 },
     /// They are mine again: close your copies.
     Abort { seq: u64 },
+    /// From the post of this generation.
+    Post { post: Word },
 }
 
 /// What the target says.
@@ -40,6 +40,8 @@ pub(super) enum ToSource {
     },
     /// I serve them.
     Started { seq: u64 },
+    /// From the post of this generation.
+    Post { post: Word },
 }
 
 /// A connection of an offer that the target cannot take.
@@ -56,11 +58,8 @@ pub(super) struct Rejected {
 
 /// Puts the snapshots of a batch where its descriptors can go along: in a memfd.
 pub(super) fn pack(batch: &[Frozen]) -> std::io::Result<OwnedFd> {
-    let blob = snapshot::encode(batch.iter().map(|frozen| &frozen.snapshot));
-    let mut file = File::from(memfd_create(c"holdfast-migration", MemfdFlags::CLOEXEC)?);
-    file.write_all(&blob)?;
-    file.rewind()?;
-    Ok(file.into())
+    let mailbox = |frozen: &Frozen| frozen.mailbox.as_ref().map(Mailbox::number);
+    blob::write(&snapshot::encode(batch.iter().map(|frozen| (&frozen.snapshot, mailbox(frozen)))))
 }
 
 /// What is attached to an offer.
@@ -70,27 +69,36 @@ pub(super) fn attachments<'a>(memfd: &'a OwnedFd, batch: &'a [Frozen]) -> Vec<Bo
         .collect()
 }
 
+/// An offer as it was received.
+#[derive(Debug)]
+pub(super) struct Offered {
+    /// Empty once the source has taken the offer back.
+    pub(super) memfd: OwnedFd,
+    pub(super) batch: Vec<Unclaimed>,
+}
+
+/// A connection that is not the target's yet.
+#[derive(Debug)]
+pub(super) struct Unclaimed {
+    pub(super) descriptor: OwnedFd,
+    pub(super) snapshot: Snapshot,
+    /// What its mailbox is called where it comes from.
+    pub(super) mailbox: Option<u64>,
+}
+
 /// Reads an offer back from its attachments.
-pub(super) fn unpack(count: usize, descriptors: Vec<OwnedFd>) -> Result<Vec<Frozen>, NotASnapshot> {
+pub(super) fn unpack(count: usize, descriptors: Vec<OwnedFd>) -> Result<Offered, NotASnapshot> {
     let mut descriptors = descriptors.into_iter();
     let memfd = descriptors.next().ok_or(NotASnapshot::CutShort)?;
-    let snapshots = snapshot::decode(&read(memfd)?, WAVE)?;
+    let blob = blob::read(&memfd, MAX_BLOB).map_err(|error| match error {
+        NotABlob::TooLarge { claimed, most } => NotASnapshot::TooLarge { claimed, most },
+        NotABlob::Read { source } => NotASnapshot::Read { source },
+        NotABlob::Missing | NotABlob::NotText => NotASnapshot::CutShort,
+    })?;
+    let snapshots = snapshot::decode(&blob, WAVE)?;
     if snapshots.len() != count || descriptors.len() != count {
         return Err(NotASnapshot::CutShort);
     }
-    let freeze = |(descriptor, snapshot): (OwnedFd, Snapshot)| Frozen { descriptor, snapshot };
-    Ok(descriptors.zip(snapshots).map(freeze).collect())
-}
-
-fn read(memfd: OwnedFd) -> Result<Vec<u8>, NotASnapshot> {
-    let failed = |source| NotASnapshot::Read { source };
-    let file = File::from(memfd);
-    let length = file.metadata().map_err(failed)?.len();
-    if length > MAX_BLOB {
-        let claimed = usize::try_from(length).unwrap_or(usize::MAX);
-        return Err(NotASnapshot::TooLarge { claimed, most: WAVE * 3 * MAX_CARRIED });
-    }
-    let mut blob = vec![0; usize::try_from(length).unwrap_or_default()];
-    file.read_exact_at(&mut blob, 0).map_err(failed)?;
-    Ok(blob)
+    let unclaimed = |(descriptor, (snapshot, mailbox))| Unclaimed { descriptor, snapshot, mailbox };
+    Ok(Offered { memfd, batch: descriptors.zip(snapshots).map(unclaimed).collect() })
 }

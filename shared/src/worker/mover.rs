@@ -12,7 +12,10 @@ use super::Worker;
 use crate::acceptor::Stream;
 use crate::link::Link;
 use crate::message::{GenerationId, Newcomers};
-use crate::migrate::{Extent, Frozen, Moved, Returned, Roster, Snapshot, Source, Target};
+use crate::migrate::{
+    Extent, Frozen, Heir, Home, Mailbox, Moved, Neighbour, Post, Returned, Roster, Snapshot,
+    Source, Target,
+};
 use crate::places::Places;
 use crate::stance::Stance;
 
@@ -24,8 +27,24 @@ pub trait Mover: Send + Sync + 'static {
     /// Why not, for the log; the connection stays where it is.
     fn judge(&self, snapshot: &Snapshot) -> Result<(), String>;
 
-    /// Serves a connection from where it was frozen. Must not block.
-    fn resume(&self, stream: Stream, snapshot: Snapshot, arrival: Arrival);
+    /// Serves a connection from where it was frozen, with its letters if it gets any. Must not block.
+    fn resume(
+        &self,
+        stream: Stream,
+        snapshot: Snapshot,
+        mailbox: Option<Mailbox>,
+        arrival: Arrival,
+    );
+
+    /// There is a link to a neighbouring generation from now on. Of an incumbent this is said before this
+    /// worker is admitted.
+    fn linked(&self, _neighbour: Neighbour) {}
+
+    /// A neighbouring generation has said something by [`Post::tell`]. Must not block.
+    fn heard(&self, _neighbour: Neighbour, _text: &str) {}
+
+    /// The link to a neighbouring generation has ended.
+    fn unlinked(&self, _neighbour: Neighbour) {}
 }
 
 /// Where a resumed connection comes from.
@@ -65,26 +84,22 @@ pub(super) enum Introduction {
 
 impl Worker {
     /// Has this worker's connections move to its successors, and those of its incumbent come here.
-    /// Each connection that may move takes a seat in the roster. The first call counts; without it
-    /// connections stay where they are and a takeover drains them.
-    pub fn movable(&self, mover: Arc<impl Mover>) -> Migration {
+    /// Each connection that may move takes a seat in the roster, and `post` has its letters. The first call
+    /// counts; without it connections stay where they are and a takeover drains them.
+    pub fn movable(&self, mover: Arc<impl Mover>, post: &Post) -> Migration {
         let halted = watch::Sender::new(false);
-        let (source, roster, links, moved) =
-            Source::new(extents(self.shared.stance.subscribe(), halted.subscribe()));
-        let (back, places) = (Arc::clone(&mover), self.places.clone());
-        tokio::spawn(source.run(move |frozen, returned| {
-            let arrival = match returned {
-                Returned::Aborted => Arrival::Returned,
-                Returned::Rejected => Arrival::Rejected,
-            };
-            resume(&*back, &places, frozen, arrival);
-        }));
-        let (reaped, there) = (self.shared.reaped.clone(), self.places.clone());
+        let extents = extents(self.shared.stance.subscribe(), halted.subscribe());
+        let (source, roster, links, moved) = Source::new(extents, post.clone());
+        let moving = Moving { mover, places: self.places.clone() };
+        tokio::spawn(source.run(moving.clone()));
+        let (reaped, post) = (self.shared.reaped.clone(), post.clone());
         let introduce = move |introduction| match introduction {
             Introduction::To(link) => links.introduce(link),
             Introduction::From(incumbent, link) => {
-                let moving = (Arc::clone(&mover), there.clone());
-                tokio::spawn(take_over(moving, incumbent, link, reaped.subscribe()));
+                // Now, not in the task: the next order may admit this worker.
+                let target = Target::new(link, post.clone());
+                moving.mover.linked(Neighbour::Incumbent);
+                tokio::spawn(take_over(moving.clone(), incumbent, target, reaped.subscribe()));
             }
         };
         // A second mover is a mistake of the caller's that does no harm.
@@ -98,14 +113,71 @@ pub(super) fn migration_link(descriptors: Vec<OwnedFd>) -> Option<Link> {
     Link::new(end).inspect_err(|error| warn!(%error, "could not use a migration link")).ok()
 }
 
-/// Takes a connection into the event loop, and has it served. It counts under `max_connections`, and
-/// is taken even when that is reached.
-fn resume(mover: &impl Mover, places: &Places, frozen: Frozen, arrival: Arrival) {
-    match Stream::adopt(frozen.descriptor) {
-        Ok(stream) => mover.resume(stream.seated(places), frozen.snapshot, arrival),
-        Err(error) => {
-            warn!(%error, "a connection that came here could not be polled, and is closed");
+/// The mover, as both ends of a migration see it.
+struct Moving<M> {
+    mover: Arc<M>,
+    places: Places,
+}
+
+impl<M> Clone for Moving<M> {
+    fn clone(&self) -> Self {
+        Self { mover: Arc::clone(&self.mover), places: self.places.clone() }
+    }
+}
+
+impl<M: Mover> Moving<M> {
+    /// Takes a connection into the event loop, and has it served. It counts under `max_connections`, and
+    /// is taken even when that is reached.
+    fn serve(&self, frozen: Frozen, arrival: Arrival) {
+        let Frozen { descriptor, snapshot, mailbox } = frozen;
+        match Stream::adopt(descriptor) {
+            Ok(stream) => {
+                self.mover.resume(stream.seated(&self.places), snapshot, mailbox, arrival);
+            }
+            Err(error) => {
+                warn!(%error, "a connection that came here could not be polled, and is closed");
+            }
         }
+    }
+}
+
+impl<M: Mover> Home for Moving<M> {
+    fn resume(&mut self, frozen: Frozen, returned: Returned) {
+        let arrival = match returned {
+            Returned::Aborted => Arrival::Returned,
+            Returned::Rejected => Arrival::Rejected,
+        };
+        self.serve(frozen, arrival);
+    }
+
+    fn linked(&mut self) {
+        self.mover.linked(Neighbour::Successor);
+    }
+
+    fn heard(&mut self, text: &str) {
+        self.mover.heard(Neighbour::Successor, text);
+    }
+
+    fn unlinked(&mut self) {
+        self.mover.unlinked(Neighbour::Successor);
+    }
+}
+
+impl<M: Mover> Heir for Moving<M> {
+    fn judge(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        self.mover.judge(snapshot)
+    }
+
+    fn resume(&mut self, frozen: Frozen) {
+        self.serve(frozen, Arrival::Moved);
+    }
+
+    fn heard(&mut self, text: &str) {
+        self.mover.heard(Neighbour::Incumbent, text);
+    }
+
+    fn unlinked(&mut self) {
+        self.mover.unlinked(Neighbour::Incumbent);
     }
 }
 
@@ -141,20 +213,18 @@ fn extents(
 
 /// Serves what comes from the incumbent.
 async fn take_over(
-    (mover, places): (Arc<impl Mover>, Places),
+    moving: Moving<impl Mover>,
     incumbent: GenerationId,
-    link: Link,
+    target: Target,
     mut reaped: watch::Receiver<BTreeSet<GenerationId>>,
 ) {
-    let judge = |snapshot: &Snapshot| mover.judge(snapshot);
-    let resume = |frozen| resume(&*mover, &places, frozen, Arrival::Moved);
     let reaped = async {
         // Without a front nobody tells; what was prepared stays frozen then, and ends with us.
         if reaped.wait_for(|reaped| reaped.contains(&incumbent)).await.is_err() {
             std::future::pending::<()>().await;
         }
     };
-    match Target::new(link).run(judge, resume, reaped).await {
+    match target.run(moving, reaped).await {
         Ok(connections) => info!(%incumbent, connections, "connections taken over"),
         Err(error) => warn!(
             %incumbent,

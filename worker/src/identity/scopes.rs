@@ -7,6 +7,8 @@ pub(crate) enum Needs {
     Nothing,
     /// `operator.read`, or a scope that includes it.
     Read,
+    /// `operator.write`, or a scope that includes it.
+    Write,
 }
 
 impl Needs {
@@ -15,7 +17,13 @@ impl Needs {
         match self {
             Self::Nothing => "none",
             Self::Read => "operator.read",
+            Self::Write => "operator.write",
         }
+    }
+
+    /// What has this name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        [Self::Nothing, Self::Read, Self::Write].into_iter().find(|needs| needs.name() == name)
     }
 }
 
@@ -45,9 +53,8 @@ impl Scopes {
     pub(crate) fn allow(&self, needed: Needs) -> bool {
         match needed {
             Needs::Nothing => true,
-            Needs::Read => {
-                self.administer() || self.holds("operator.write") || self.holds("operator.read")
-            }
+            Needs::Read => self.allow(Needs::Write) || self.holds("operator.read"),
+            Needs::Write => self.administer() || self.holds("operator.write"),
         }
     }
 
@@ -67,5 +74,10 @@ mod tests {
         assert!(!allowed("operator.pairing") && !allowed("operator.Read"));
         assert!(!Scopes::default().allow(Needs::Read));
         assert!(Scopes::default().allow(Needs::Nothing));
+        let writes = |name: &str| Scopes::new(vec![name.to_owned()]).allow(Needs::Write);
+        assert!(writes("operator.write") && writes("operator.admin") && !writes("operator.read"));
+        for needs in [Needs::Nothing, Needs::Read, Needs::Write] {
+            assert_eq!(Needs::of_name(needs.name()), Some(needs));
+        }
     }
 }

@@ -1,19 +1,29 @@
 //! What clients ask for by name over a WebSocket.
 //!
-//! A method is a function of what the worker knows; who may call it stands beside it in the one
-//! table, [`BUNDLED`].
+//! A method is a function of what the worker knows; who may call it, and with which parameters, stands
+//! beside it in the one table, [`BUNDLED`]. One that takes its time answers by letter, so that it holds no
+//! connection where it is.
 
+mod agent;
+mod call;
+mod chat;
 mod health;
 pub(crate) mod shape;
 mod status;
 
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub(crate) use self::call::{Call, Reply, outcome_unknown};
+use self::shape::Shape;
+use crate::agents::Runs;
 use crate::identity::Needs;
+pub(crate) use crate::refusal::{Code, Refusal};
 
 /// The version clients are told: of this worker, never of the gateway it is compatible with.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,14 +35,46 @@ pub(crate) struct Method {
     pub(crate) name: &'static str,
     /// What a caller must hold.
     pub(crate) needs: Needs,
+    /// What its parameters must look like; `None` is whatever they are.
+    pub(crate) params: Option<&'static Shape>,
     /// What it does.
-    pub(crate) answer: fn(&Knowledge) -> Result<Box<RawValue>, Refusal>,
+    pub(crate) work: Work,
 }
 
+/// What a method does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// It answers at once.
+    Now(fn(&Knowledge) -> Result<Box<RawValue>, Refusal>),
+    /// It answers by letter, when it can.
+    Later(fn(Arc<Knowledge>, Call) -> Answering),
+}
+
+/// A call being answered.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The methods that come with the worker.
-pub(crate) const BUNDLED: [Method; 2] = [
-    Method { name: "health", needs: Needs::Nothing, answer: health::answer },
-    Method { name: "status", needs: Needs::Read, answer: status::answer },
+pub(crate) const BUNDLED: [Method; 5] = [
+    Method {
+        name: "agent",
+        needs: Needs::Write,
+        params: Some(&agent::PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agent::answer(knowledge, call))),
+    },
+    Method {
+        name: "chat.abort",
+        needs: Needs::Write,
+        params: Some(&chat::ABORT_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(chat::abort(knowledge, call))),
+    },
+    Method {
+        name: "chat.send",
+        needs: Needs::Write,
+        params: Some(&chat::SEND_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(chat::send(knowledge, call))),
+    },
+    Method { name: "health", needs: Needs::Nothing, params: None, work: Work::Now(health::answer) },
+    Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },
 ];
 
 /// What methods know about the worker.
@@ -40,6 +82,8 @@ pub(crate) const BUNDLED: [Method; 2] = [
 pub(crate) struct Knowledge {
     /// The state directory.
     pub(crate) state_dir: PathBuf,
+    /// The runs that are under way.
+    pub(crate) runs: Arc<Runs>,
 }
 
 impl Knowledge {
@@ -51,42 +95,6 @@ impl Knowledge {
     /// Where an agent's sessions are listed.
     fn sessions_path(&self, agent: &str) -> PathBuf {
         self.state_dir.join("agents").join(agent).join("sessions/sessions.json")
-    }
-}
-
-/// Why a request got no answer, as it goes over the wire.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Refusal {
-    /// What kind of refusal.
-    pub(crate) code: Code,
-    /// The reason in words.
-    pub(crate) message: String,
-    /// What a program can act on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) details: Option<serde_json::Value>,
-}
-
-/// The kinds of refusals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum Code {
-    /// The request itself is wrong.
-    InvalidRequest,
-    /// The client's device is not known.
-    NotPaired,
-    /// Right request, wrong moment.
-    Unavailable,
-}
-
-impl Refusal {
-    /// The request itself is wrong.
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self { code: Code::InvalidRequest, message: message.into(), details: None }
-    }
-
-    /// With what a program can act on.
-    pub(crate) fn with_details(self, details: serde_json::Value) -> Self {
-        Self { details: Some(details), ..self }
     }
 }
 

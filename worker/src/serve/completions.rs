@@ -21,7 +21,7 @@ use super::Gateway;
 use super::answer::{self, Response};
 use super::models;
 use super::upload;
-use crate::agents::harness::{Run, Turn};
+use crate::agents::harness::{Piece, Run, Turn};
 use crate::methods::now_ms;
 
 /// How long the echo agent is to think before each word of this answer, in ms.
@@ -147,14 +147,21 @@ fn last_user_message(messages: Vec<Message>) -> Option<String> {
 async fn whole(mut run: Run, model: &str, prompt: usize) -> Response {
     let mut content = String::new();
     let mut completion = 0;
-    poll_fn(|context| {
-        while let Some(piece) = ready!(run.poll_piece(context)) {
-            content.push_str(piece);
-            completion += 1;
+    let ended = poll_fn(|context| {
+        loop {
+            match ready!(run.poll_piece(context)) {
+                Piece::Text(piece) => {
+                    content.push_str(piece);
+                    completion += 1;
+                }
+                Piece::End => return Poll::Ready(Ok(())),
+                Piece::Failed(reason) => return Poll::Ready(Err(reason.to_owned())),
+            }
         }
-        Poll::Ready(())
-    })
-    .await;
+    });
+    if let Err(reason) = ended.await {
+        return answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, "api_error", &reason);
+    }
     let message = Said { role: "assistant", content };
     answer::json(
         StatusCode::OK,
@@ -246,12 +253,18 @@ impl Events {
                     self.step = Step::Piece;
                 }
                 Step::Piece => match self.run.poll_piece(context) {
-                    Poll::Ready(Some(piece)) => {
+                    Poll::Ready(Piece::Text(piece)) => {
                         let delta = format!(r#"{{"content":{}}}"#, Value::from(piece));
                         self.completion += 1;
                         self.choice(&mut out, &delta, "null");
                     }
-                    Poll::Ready(None) => self.step = Step::Finish,
+                    Poll::Ready(Piece::End) => self.step = Step::Finish,
+                    Poll::Ready(Piece::Failed(reason)) => {
+                        let error = json!({"error": {"message": reason, "type": "api_error"}});
+                        write!(out, "data: {error}\n\ndata: [DONE]\n\n")
+                            .expect("a string takes everything");
+                        self.step = Step::Over;
+                    }
                     Poll::Pending => break,
                 },
                 Step::Finish => {

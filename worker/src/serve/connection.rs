@@ -22,8 +22,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use handoff::migrate::{self, Kind, Snapshot};
-use handoff::{Peer, Stream};
+use handoff::migrate::{self, Kind, Mailbox, Snapshot};
+use handoff::{Arrival, Peer, Stream};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -60,7 +60,7 @@ pub(crate) async fn accept(
 pub(crate) async fn resume(
     gateway: Arc<Gateway>,
     stream: Stream,
-    snapshot: Snapshot,
+    (snapshot, mailbox, arrival): (Snapshot, Option<Mailbox>, Arrival),
     berth: Option<migrate::Seat>,
 ) {
     match snapshot.kind {
@@ -69,7 +69,8 @@ pub(crate) async fn resume(
         }
         Kind::WebSocket => {
             let seat = gateway.census.seat();
-            Box::pin(websocket::resume(&gateway, &seat.visitor, stream, snapshot, berth)).await;
+            let arrived = (snapshot, mailbox, arrival);
+            Box::pin(websocket::resume(&gateway, &seat.visitor, stream, arrived, berth)).await;
         }
     }
 }

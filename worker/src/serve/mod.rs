@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use handoff::migrate::Moved;
+use handoff::migrate::{Moved, Neighbour, Post};
 use handoff::{GenerationId, Stance};
 use hyper::header::HeaderValue;
 use tokio::sync::watch;
@@ -52,7 +52,9 @@ pub(crate) struct Gateway {
     pub(crate) census: Arc<Census>,
     /// Whether this worker could serve.
     pub(crate) readiness: Readiness,
-    knowledge: Knowledge,
+    knowledge: Arc<Knowledge>,
+    /// Where letters for clients are sent from.
+    pub(crate) post: Post,
     limits: Limits,
     access_log: AccessLog,
     antechamber: Antechamber,
@@ -69,7 +71,7 @@ impl Gateway {
         generation: Option<GenerationId>,
         token: SharedToken,
         registry: Registry,
-        knowledge: Knowledge,
+        (knowledge, post): (Arc<Knowledge>, Post),
         (limits, access_log): (Limits, AccessLog),
         stance: watch::Receiver<Stance>,
     ) -> Self {
@@ -78,9 +80,10 @@ impl Gateway {
             generation: HeaderValue::try_from(generation).expect("a letter and digits"),
             token,
             registry: ArcSwap::from_pointee(registry),
-            census: Arc::default(),
+            census: Arc::clone(knowledge.runs.census()),
             readiness: Readiness::default(),
             knowledge,
+            post,
             antechamber: Antechamber::new(limits.preauth_per_address),
             limits,
             access_log,
@@ -92,14 +95,29 @@ impl Gateway {
     }
 
     /// The snapshot in force: a call stays with the one it began on.
-    fn registry(&self) -> arc_swap::Guard<Arc<Registry>> {
-        self.registry.load()
+    fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
     }
 
     /// Connections move from now on, and how that goes.
     pub(crate) fn moves(&self, moved: watch::Receiver<Moved>) {
         // It is said once.
         let _ = self.moved.set(moved);
+    }
+
+    /// There is a generation beside from now on.
+    pub(crate) fn linked(&self, neighbour: Neighbour) {
+        self.knowledge.runs.linked(neighbour);
+    }
+
+    /// The generation beside has said something.
+    pub(crate) fn heard(&self, neighbour: Neighbour, text: &str) {
+        self.knowledge.runs.heard(neighbour, text);
+    }
+
+    /// The generation beside is gone.
+    pub(crate) fn unlinked(&self, neighbour: Neighbour) {
+        self.knowledge.runs.unlinked(neighbour);
     }
 
     /// From now on clients are told to come back: their connections cannot move.

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use handoff::migrate::{Frozen, Kind, MAX_CARRIED, Snapshot};
+use handoff::migrate::{Frozen, Kind, MAX_CARRIED, Mailbox, Snapshot};
 use handoff::{Peer, Stream};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -49,6 +49,11 @@ pub(super) struct ConnectedState {
     /// In how long the next tick and ping are due, in ms.
     pub(super) tick_in_ms: u64,
     pub(super) ping_in_ms: u64,
+    /// Requests without a last answer: begun by who froze it, and by the generation before.
+    #[serde(default)]
+    pub(super) outstanding: Vec<String>,
+    #[serde(default)]
+    pub(super) outstanding_before: Vec<String>,
 }
 
 /// Which program has connected.
@@ -104,6 +109,7 @@ pub(super) fn freeze_http(stream: Stream, peer: Peer, read: Vec<u8>) -> Option<F
             version: STATE_VERSION,
             state: Vec::new(),
         },
+        None,
     )
 }
 
@@ -113,17 +119,19 @@ pub(super) fn freeze_websocket(
     peer: Peer,
     Carried { read, unsent }: Carried,
     state: &WebSocketState,
+    mailbox: Option<Mailbox>,
 ) -> Option<Frozen> {
     let state = serde_json::to_vec(state).expect("our own state has string keys");
     freeze(
         stream,
         Snapshot { kind: Kind::WebSocket, peer, read, unsent, version: STATE_VERSION, state },
+        mailbox,
     )
 }
 
-fn freeze(stream: Stream, snapshot: Snapshot) -> Option<Frozen> {
+fn freeze(stream: Stream, snapshot: Snapshot, mailbox: Option<Mailbox>) -> Option<Frozen> {
     match stream.into_descriptor() {
-        Ok(descriptor) => Some(Frozen { descriptor, snapshot }),
+        Ok(descriptor) => Some(Frozen { descriptor, snapshot, mailbox }),
         Err(error) => {
             // The event loop has lost it; nothing more can be done for this connection.
             warn!(%error, "a connection could not be taken out of the event loop");
@@ -162,6 +170,8 @@ mod tests {
             seq: 7,
             tick_in_ms: 1000,
             ping_in_ms: 500,
+            outstanding: vec!["7".into()],
+            outstanding_before: vec![],
         })
     }
 

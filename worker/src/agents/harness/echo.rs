@@ -1,4 +1,7 @@
 //! The agent that needs no key and no network: it streams the user's message back, word by word.
+//!
+//! For demonstrations and tests a message can ask for trouble: `/slow 250 …` has it think 250 ms before each
+//! word of the rest, and `/fail no idea` has it fail for that reason.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,7 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::Turn;
+use super::{Piece, Turn};
+
+/// The longest that a message may have it think before a word, in ms.
+const LONGEST_DELAY_MS: u64 = 60_000;
 
 /// The echo harness.
 #[derive(Clone, Copy, Debug)]
@@ -17,13 +23,46 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(super) fn run(self, turn: Turn) -> EchoRun {
-        EchoRun {
-            message: turn.message,
-            said: 0,
-            word_delay: turn.word_delay.unwrap_or(self.word_delay),
-            thinking: None,
-        }
+        let word_delay = turn.word_delay.unwrap_or(self.word_delay);
+        let (begins_at, word_delay, then) = match Wish::of(&turn.message) {
+            Wish::Nothing => (0, word_delay, Then::End),
+            Wish::Slow { delay, rest } => (turn.message.len() - rest.len(), delay, Then::End),
+            Wish::Fail { reason } => {
+                (turn.message.len(), word_delay, Then::Fail(reason.to_owned()))
+            }
+        };
+        EchoRun { message: turn.message, said: begins_at, word_delay, thinking: None, then }
     }
+}
+
+/// What a message asks for beside being said back.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish<'a> {
+    Nothing,
+    Slow { delay: Duration, rest: &'a str },
+    Fail { reason: &'a str },
+}
+
+impl<'a> Wish<'a> {
+    /// A message that asks in a way that is not understood is said back as it is.
+    fn of(message: &'a str) -> Self {
+        if let Some(reason) = message.strip_prefix("/fail ") {
+            return Self::Fail { reason };
+        }
+        let slow = message.strip_prefix("/slow ").and_then(|rest| {
+            let (delay, rest) = rest.split_once(' ')?;
+            let ms = delay.parse().ok().filter(|ms| *ms <= LONGEST_DELAY_MS)?;
+            Some(Self::Slow { delay: Duration::from_millis(ms), rest })
+        });
+        slow.unwrap_or(Self::Nothing)
+    }
+}
+
+/// How an echo ends.
+#[derive(Debug)]
+enum Then {
+    End,
+    Fail(String),
 }
 
 /// An echo under way.
@@ -34,12 +73,16 @@ pub(crate) struct EchoRun {
     said: usize,
     word_delay: Duration,
     thinking: Option<Pin<Box<Sleep>>>,
+    then: Then,
 }
 
 impl EchoRun {
-    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<&str>> {
+    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Piece<'_>> {
         if self.said == self.message.len() {
-            return Poll::Ready(None);
+            return Poll::Ready(match &self.then {
+                Then::End => Piece::End,
+                Then::Fail(reason) => Piece::Failed(reason),
+            });
         }
         if !self.word_delay.is_zero() {
             let delay = self.word_delay;
@@ -49,7 +92,7 @@ impl EchoRun {
         }
         let begin = self.said;
         self.said += word_length(&self.message[begin..]);
-        Poll::Ready(Some(&self.message[begin..self.said]))
+        Poll::Ready(Piece::Text(&self.message[begin..self.said]))
     }
 }
 
@@ -72,12 +115,19 @@ mod tests {
         let turn = Turn { message: message.to_owned(), word_delay: Some(word_delay) };
         let mut run = echo.run(turn);
         let mut pieces = Vec::new();
-        while let Some(piece) =
-            poll_fn(|context| run.poll_piece(context).map(|piece| piece.map(str::to_owned))).await
-        {
-            pieces.push(piece);
+        loop {
+            let piece = poll_fn(|context| {
+                run.poll_piece(context).map(|piece| match piece {
+                    Piece::Text(text) => Some(text.to_owned()),
+                    Piece::End => None,
+                    Piece::Failed(reason) => panic!("{reason}"),
+                })
+            });
+            match piece.await {
+                Some(piece) => pieces.push(piece),
+                None => return pieces,
+            }
         }
-        pieces
     }
 
     #[tokio::test]
@@ -88,6 +138,23 @@ mod tests {
         );
         for message in ["", "a", " a", "a ", " \n ", "ä ö\tü\u{3000}日本 ", "a\n\nb  "] {
             assert_eq!(pieces(message, Duration::ZERO).await.concat(), message, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_may_ask_for_trouble() {
+        let slow = |ms, rest| Wish::Slow { delay: Duration::from_millis(ms), rest };
+        for (message, wish) in [
+            ("hello", Wish::Nothing),
+            ("/slow 250 a b", slow(250, "a b")),
+            ("/slow 0 a", slow(0, "a")),
+            ("/slow 60001 a", Wish::Nothing),
+            ("/slow fast a", Wish::Nothing),
+            ("/slow 5", Wish::Nothing),
+            ("/fail no idea", Wish::Fail { reason: "no idea" }),
+            ("/failure", Wish::Nothing),
+        ] {
+            assert_eq!(Wish::of(message), wish, "{message}");
         }
     }
 

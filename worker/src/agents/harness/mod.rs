@@ -16,6 +16,17 @@ pub(crate) struct Turn {
     pub(crate) word_delay: Option<Duration>,
 }
 
+/// What a run has to say next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// More of the answer.
+    Text(&'a str),
+    /// The answer is complete.
+    End,
+    /// There will be no answer, for this reason.
+    Failed(&'a str),
+}
+
 /// Something that can run a turn.
 #[derive(Clone, Debug)]
 pub(crate) enum Harness {
@@ -40,8 +51,8 @@ pub(crate) enum Run {
 }
 
 impl Run {
-    /// The next piece of the answer, or `None` at its end.
-    pub(crate) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<&str>> {
+    /// The next piece of the answer; not to be asked for again after its end.
+    pub(crate) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Piece<'_>> {
         match self {
             Self::Echo(run) => run.poll_piece(context),
         }

@@ -29,6 +29,8 @@ impl Close {
     pub(super) const HANDSHAKE_TIMEOUT: Self = Self::fixed(1008, "handshake timeout");
     /// The client does not read.
     pub(super) const SLOW_CONSUMER: Self = Self::fixed(1008, "slow consumer");
+    /// What the client was to be told could not be kept for it.
+    pub(super) const LETTERS_LOST: Self = Self::fixed(1011, "messages were lost; reconnect");
     /// The first message was JSON but no request.
     pub(super) const NOT_A_REQUEST: Self = Self::fixed(1008, "invalid request frame");
     /// The first message was no JSON at all.

@@ -19,15 +19,17 @@ mod connect;
 mod farewell;
 mod frame;
 mod handshake;
+mod hello;
 mod session;
 mod socket;
+mod standing;
 
 use std::pin::{Pin, pin};
 
 use bytes::Bytes;
 use handoff::message::millis;
-use handoff::migrate::{self, Snapshot};
-use handoff::{Peer, Stream};
+use handoff::migrate::{self, Mailbox, Snapshot};
+use handoff::{Arrival, Peer, Stream};
 use serde_json::json;
 use tokio::time::sleep_until;
 use tracing::debug;
@@ -38,11 +40,13 @@ pub(super) use handshake::{Upgrade, upgrade};
 use self::connect::{Admission, Rejection};
 use self::farewell::Close;
 use self::frame::{NotARequest, Request};
-use self::session::{Session, Standing};
+use self::session::Session;
 use self::socket::{Heard, MAX_FIRST_MESSAGE, SlowConsumer, Socket};
+use self::standing::Standing;
 use super::Gateway;
 use super::moving::{self, Carried, ChallengedState, WebSocketState};
 use crate::census::{Phase, Visitor};
+use crate::frames;
 use crate::identity::Locality;
 use crate::methods::now_ms;
 
@@ -73,11 +77,11 @@ pub(super) async fn serve(
     let mut socket = Socket::new(stream, unread, gateway.limits.max_buffered_bytes);
     let nonce = uuid::Uuid::new_v4().to_string();
     let challenge = json!({"nonce": nonce, "ts": now_ms()});
-    let challenged = say(&mut socket, frame::event("connect.challenge", &challenge, None, None));
+    let challenged = say(&mut socket, frames::event("connect.challenge", &challenge, None, None));
     let stage = Stage::Challenged(Guest { nonce, upgrade });
     match challenged {
         Ok(()) => live(gateway, visitor, (socket, peer), stage, berth).await,
-        Err(ending) => end(visitor, (socket, peer), ending, berth).await,
+        Err(ending) => end(visitor, (socket, peer), ending, None, berth).await,
     }
 }
 
@@ -86,7 +90,7 @@ pub(super) async fn resume(
     gateway: &Gateway,
     visitor: &Visitor,
     stream: Stream,
-    snapshot: Snapshot,
+    (snapshot, mailbox, arrival): (Snapshot, Option<Mailbox>, Arrival),
     berth: Option<migrate::Seat>,
 ) {
     visitor.enter(Phase::Talking);
@@ -104,7 +108,10 @@ pub(super) async fn resume(
             let upgrade = Upgrade { place, locality, opened_at };
             (Some(allowance), Stage::Challenged(Guest { nonce, upgrade }))
         }
-        WebSocketState::Connected(state) => (None, Stage::Connected(Standing::resumed(state))),
+        WebSocketState::Connected(state) => {
+            let mailbox = mailbox.unwrap_or_else(|| gateway.post.open());
+            (None, Stage::Connected(Box::new(Standing::resumed(state, arrival)), mailbox))
+        }
     };
     let carried = Carried { read: snapshot.read, unsent: snapshot.unsent };
     let socket = Socket::thaw(stream, carried, allowance, gateway.limits.max_buffered_bytes);
@@ -115,8 +122,8 @@ pub(super) async fn resume(
 enum Stage {
     /// It was challenged.
     Challenged(Guest),
-    /// It has connected.
-    Connected(Standing),
+    /// It has connected, and gets letters.
+    Connected(Box<Standing>, Mailbox),
 }
 
 /// A client that was challenged and has not connected.
@@ -139,6 +146,7 @@ async fn live(
         farewell::turn(stance, visitor.number, gateway.census.population()).await;
     });
     let berth_there = berth.as_ref();
+    let mut letters = None;
     let ending = match stage {
         Stage::Challenged(guest) => {
             match greet(gateway, &mut socket, &guest, turn.as_mut(), berth_there).await {
@@ -154,23 +162,26 @@ async fn live(
                         "a WebSocket connected"
                     );
                     let standing = Standing::new(admission, &gateway.limits);
-                    let session = Session::new(gateway, &mut socket, standing);
+                    let mailbox = letters.insert(gateway.post.open());
+                    let session = Session::new(gateway, &mut socket, mailbox, standing);
                     session.welcome_and_serve(&connect_id, turn, berth_there).await
                 }
                 Err(ending) => ending,
             }
         }
-        Stage::Connected(standing) => {
-            Session::new(gateway, &mut socket, standing).serve(turn, berth_there).await
+        Stage::Connected(standing, mailbox) => {
+            let mailbox = letters.insert(mailbox);
+            Session::new(gateway, &mut socket, mailbox, *standing).serve(turn, berth_there).await
         }
     };
-    end(visitor, (socket, peer), ending, berth).await;
+    end(visitor, (socket, peer), ending, letters, berth).await;
 }
 
 async fn end(
     visitor: &Visitor,
     (socket, peer): (Socket, Peer),
     ending: Ending,
+    letters: Option<Mailbox>,
     berth: Option<migrate::Seat>,
 ) {
     match ending {
@@ -186,7 +197,7 @@ async fn end(
         Ending::Move(state) => match socket.freeze() {
             Ok((stream, carried)) => {
                 visitor.enter(Phase::Away);
-                let frozen = moving::freeze_websocket(stream, peer, carried, &state);
+                let frozen = moving::freeze_websocket(stream, peer, carried, &state, letters);
                 if let (Some(frozen), Some(berth)) = (frozen, berth) {
                     berth.give(frozen);
                 }
@@ -210,7 +221,7 @@ async fn greet(
     let message = tokio::select! {
         biased;
         () = &mut turn => {
-            say(socket, frame::event("shutdown", &session::shutdown(gateway), None, None))?;
+            say(socket, frames::event("shutdown", &session::shutdown(gateway), None, None))?;
             return Err(Ending::Told);
         }
         () = deadline => return Err(Ending::Close(Close::HANDSHAKE_TIMEOUT)),
@@ -241,7 +252,7 @@ async fn greet(
     match judge(gateway, &request, upgrade.locality) {
         Ok(admission) => Ok((admission, request.id.into_owned())),
         Err(Rejection { refusal, close }) => {
-            say(socket, frame::refusal(&request.id, &refusal))?;
+            say(socket, frames::refusal(&request.id, &refusal))?;
             Err(Ending::Close(close))
         }
     }

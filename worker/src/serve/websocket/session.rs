@@ -1,88 +1,37 @@
 //! A client that has connected: its requests are answered, its events numbered, its clocks kept.
+//!
+//! **Invariants**
+//! - A request is answered here at once, or by letters from whoever began it, which may be another
+//!   generation; a last answer is passed on once, and only while it is awaited.
+//! - Events get their number here, as they are queued: whoever they come from, none is missing.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
 
-use handoff::message::millis;
-use handoff::migrate;
+use handoff::migrate::{self, Delivery, Mailbox};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use super::Ending;
-use super::connect::{Admission, Client};
 use super::farewell::{self, Close};
-use super::frame::{self, Request, StateVersion};
-use super::socket::{Heard, MAX_MESSAGE, SlowConsumer, Socket};
-use crate::args::Limits;
-use crate::identity::Scopes;
-use crate::methods::{Refusal, VERSION, now_ms};
+use super::frame::Request;
+use super::hello::hello;
+use super::socket::{Heard, SlowConsumer, Socket};
+use super::standing::Standing;
+use crate::frames::{self, StateVersion};
+use crate::letters::Letter;
+use crate::methods::{Call, Method, Refusal, Reply, Work, now_ms, outcome_unknown};
 use crate::serve::Gateway;
-use crate::serve::moving::{ClientState, ConnectedState, WebSocketState};
-
-/// All that is known of a connected client: another generation can go on from it.
-#[derive(Debug)]
-pub(super) struct Standing {
-    protocol: u64,
-    client: Client,
-    role: String,
-    scopes: Scopes,
-    /// The number of the last event; the first one is 1.
-    seq: u64,
-    tick_at: Instant,
-    ping_at: Instant,
-}
-
-impl Standing {
-    /// Of a client that was let in just now.
-    pub(super) fn new(admission: Admission, limits: &Limits) -> Self {
-        let Admission { protocol, client, role, scopes, .. } = admission;
-        let now = Instant::now();
-        let (tick_at, ping_at) = (now + limits.tick_interval, now + limits.ping_interval);
-        Self { protocol, client, role, scopes, seq: 0, tick_at, ping_at }
-    }
-
-    /// Of a client that was let in by another generation.
-    pub(super) fn resumed(state: ConnectedState) -> Self {
-        let ClientState { id, display_name, version, platform, mode } = state.client;
-        let now = Instant::now();
-        Self {
-            protocol: state.protocol,
-            client: Client { id, display_name, version, platform, mode },
-            role: state.role,
-            scopes: Scopes::new(state.scopes),
-            seq: state.seq,
-            tick_at: now + Duration::from_millis(state.tick_in_ms),
-            ping_at: now + Duration::from_millis(state.ping_in_ms),
-        }
-    }
-
-    /// What another generation has to know.
-    fn frozen(&self) -> ConnectedState {
-        let Client { id, display_name, version, platform, mode } = &self.client;
-        let due = |at: Instant| millis(at.saturating_duration_since(Instant::now()));
-        ConnectedState {
-            protocol: self.protocol,
-            client: ClientState {
-                id: id.clone(),
-                display_name: display_name.clone(),
-                version: version.clone(),
-                platform: platform.clone(),
-                mode: mode.clone(),
-            },
-            role: self.role.clone(),
-            scopes: self.scopes.names().to_vec(),
-            seq: self.seq,
-            tick_in_ms: due(self.tick_at),
-            ping_in_ms: due(self.ping_at),
-        }
-    }
-}
+use crate::serve::moving::WebSocketState;
 
 /// One connected client, being served.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     gateway: &'a Gateway,
     socket: &'a mut Socket,
+    mailbox: &'a mut Mailbox,
     standing: Standing,
 }
 
@@ -90,9 +39,10 @@ impl<'a> Session<'a> {
     pub(super) const fn new(
         gateway: &'a Gateway,
         socket: &'a mut Socket,
+        mailbox: &'a mut Mailbox,
         standing: Standing,
     ) -> Self {
-        Self { gateway, socket, standing }
+        Self { gateway, socket, mailbox, standing }
     }
 
     /// Welcomes the client by answering its `connect`, and serves it.
@@ -116,15 +66,19 @@ impl<'a> Session<'a> {
     ) -> Ending {
         let mut timer = std::pin::pin!(sleep_until(self.due_at()));
         loop {
+            // Whichever is ready, at random: neither a busy client nor busy calls keep the others waiting.
             let step = tokio::select! {
-                // First what a busy client must not keep from happening.
-                biased;
                 () = &mut turn => return self.dismiss(),
                 () = &mut timer => {
                     let step = self.keep_time();
                     timer.as_mut().reset(self.due_at());
                     step
                 }
+                delivery = self.mailbox.next() => match delivery {
+                    Delivery::Letter(letter) => self.pass_on(&letter),
+                    Delivery::Severed => self.sever(),
+                    Delivery::Lost => return Ending::Close(Close::LETTERS_LOST),
+                },
                 heard = self.socket.hear(berth) => match heard {
                     Heard::Text(message) => self.answer(&message),
                     Heard::Gone => return Ending::Gone,
@@ -146,8 +100,8 @@ impl<'a> Session<'a> {
     }
 
     fn welcome(&mut self, connect_id: &str) -> Result<(), SlowConsumer> {
-        let hello = self.hello();
-        self.socket.say(frame::response(connect_id, &hello))?;
+        let hello = hello(self.gateway, &self.standing);
+        self.socket.say(frames::response(connect_id, &hello))?;
         let health = self.gateway.knowledge.health();
         self.event("health", &health, Some(StateVersion::FIRST))
     }
@@ -166,34 +120,86 @@ impl<'a> Session<'a> {
     }
 
     fn answer(&mut self, message: &str) -> Result<(), SlowConsumer> {
-        let response = match Request::parse(message) {
-            Ok(request) => match self.call(&request.method) {
-                Ok(payload) => frame::response(&request.id, &payload),
-                Err(refusal) => frame::refusal(&request.id, &refusal),
-            },
+        let request = match Request::parse(message) {
+            Ok(request) => request,
             Err(no) => {
                 let refusal = Refusal::invalid(format!("invalid request frame: {no}"));
-                frame::refusal(no.id(), &refusal)
+                return self.socket.say(frames::refusal(no.id(), &refusal));
             }
         };
-        self.socket.say(response)
+        match self.call(&request) {
+            Ok(Some(payload)) => self.socket.say(frames::response(&request.id, &payload)),
+            Ok(None) => Ok(()),
+            Err(refusal) => self.socket.say(frames::refusal(&request.id, &refusal)),
+        }
     }
 
-    fn call(&self, name: &str) -> Result<Box<serde_json::value::RawValue>, Refusal> {
+    /// Does what is asked for, or has it done: then the answer comes by letter.
+    fn call(&mut self, request: &Request<'_>) -> Result<Option<Box<RawValue>>, Refusal> {
+        let name = &*request.method;
         let registry = self.gateway.registry();
-        match registry.method(name) {
-            Some(method) if !self.standing.scopes.allow(method.needs) => {
-                Err(Refusal::invalid(format!("missing scope: {}", method.needs.name())))
-            }
-            Some(method) => (method.answer)(&self.gateway.knowledge),
-            None if name == "connect" => {
-                Err(Refusal::invalid("connect is only valid as the first request"))
-            }
-            None => {
-                let shown: String = name.chars().take(100).collect();
-                Err(Refusal::invalid(format!("unknown method: {shown}")))
+        let Some(method) = registry.method(name) else {
+            return Err(match name {
+                "connect" => Refusal::invalid("connect is only valid as the first request"),
+                _ => {
+                    let shown: String = name.chars().take(100).collect();
+                    Refusal::invalid(format!("unknown method: {shown}"))
+                }
+            });
+        };
+        if !self.standing.scopes.allow(method.needs) {
+            return Err(Refusal::invalid(format!("missing scope: {}", method.needs.name())));
+        }
+        let knowledge = Arc::clone(&self.gateway.knowledge);
+        match method.work {
+            Work::Now(answer) => answer(&knowledge).map(Some),
+            Work::Later(answer) => {
+                let params = params(method, request)?;
+                if !self.standing.outstanding.begin(&request.id) {
+                    return Err(Refusal::unavailable(
+                        "too many calls of this client are under way",
+                    ));
+                }
+                let reply = Reply::new(self.mailbox.recipient(), request.id.to_string());
+                let seat = self.gateway.census.call(method.name);
+                let call = Call { params, registry: Arc::clone(&registry), reply };
+                let work = answer(knowledge, call);
+                tokio::spawn(async move {
+                    work.await;
+                    drop(seat);
+                });
+                Ok(None)
             }
         }
+    }
+
+    /// Says what a letter says, if the client is to hear it.
+    fn pass_on(&mut self, letter: &str) -> Result<(), SlowConsumer> {
+        match Letter::read(letter) {
+            Some(Letter::Final { id, frame }) if self.standing.outstanding.end(&id) => {
+                self.socket.say(frame.to_owned())
+            }
+            Some(Letter::Interim { id, frame }) if self.standing.outstanding.awaits(&id) => {
+                self.socket.say(frame.to_owned())
+            }
+            Some(Letter::Event { needs, opened }) if self.standing.scopes.allow(needs) => {
+                self.standing.seq += 1;
+                self.socket.say(frames::numbered(opened, self.standing.seq))
+            }
+            Some(Letter::Final { .. } | Letter::Interim { .. } | Letter::Event { .. }) => Ok(()),
+            None => {
+                debug!("a letter of a kind that is not known here");
+                Ok(())
+            }
+        }
+    }
+
+    /// The generation this connection came from is gone, with the calls it had begun.
+    fn sever(&mut self) -> Result<(), SlowConsumer> {
+        for id in self.standing.outstanding.sever() {
+            self.socket.say(frames::refusal(&id, &outcome_unknown()))?;
+        }
+        Ok(())
     }
 
     /// The drain has come to this client: somebody else will be there when it comes back.
@@ -213,54 +219,22 @@ impl<'a> Session<'a> {
     ) -> Result<(), SlowConsumer> {
         self.standing.seq += 1;
         let seq = Some(self.standing.seq);
-        self.socket.say(frame::event(name, payload, seq, state_version))
+        self.socket.say(frames::event(name, payload, seq, state_version))
     }
+}
 
-    fn hello(&self) -> Value {
-        let gateway = self.gateway;
-        let Standing { protocol, client, role, scopes, .. } = &self.standing;
-        let now = now_ms();
-        let client_name = client.display_name.as_ref().unwrap_or(&client.id);
-        let mut snapshot = json!({
-            "presence": [
-                {
-                    "host": "holdfast", "version": VERSION, "platform": std::env::consts::OS,
-                    "mode": "gateway", "reason": "self", "ts": now,
-                    "text": format!("Gateway: holdfast · app {VERSION} · mode gateway · reason self"),
-                },
-                {
-                    "host": client_name, "version": client.version, "platform": client.platform,
-                    "mode": client.mode, "roles": [role], "scopes": scopes.names(),
-                    "reason": "connect", "ts": now,
-                    "text": format!("Node: {client_name} · mode {}", client.mode),
-                },
-            ],
-            "health": gateway.knowledge.health(),
-            "stateVersion": StateVersion::FIRST,
-            "uptimeMs": gateway.uptime_ms(),
-            "sessionDefaults": {
-                "defaultAgentId": "main", "mainKey": "main", "mainSessionKey": "agent:main:main",
-                "scope": "per-sender",
-            },
-        });
-        // Where things lie on this machine is an administrator's business.
-        if scopes.administer() {
-            snapshot["stateDir"] = json!(gateway.knowledge.state_dir);
-            snapshot["authMode"] = json!("token");
-        }
-        json!({
-            "type": "hello-ok",
-            "protocol": protocol,
-            "server": {"version": VERSION, "connId": uuid::Uuid::new_v4()},
-            "features": gateway.registry().features(),
-            "snapshot": snapshot,
-            "auth": {"role": role, "scopes": scopes.names()},
-            "policy": {
-                "maxPayload": MAX_MESSAGE,
-                "maxBufferedBytes": gateway.limits.max_buffered_bytes,
-                "tickIntervalMs": millis(gateway.limits.tick_interval),
-            },
-        })
+/// A request's parameters, in the shape its method asks for.
+fn params(method: &Method, request: &Request<'_>) -> Result<Value, Refusal> {
+    let wrong = |what: &dyn std::fmt::Display| {
+        Refusal::invalid(format!("invalid {} params: {what}", method.name))
+    };
+    let params = match request.params {
+        Some(params) => serde_json::from_str(params.get()).map_err(|error| wrong(&error))?,
+        None => json!({}),
+    };
+    match method.params.map(|shape| shape.check(&params)) {
+        Some(Err(violations)) => Err(wrong(&violations)),
+        Some(Ok(())) | None => Ok(params),
     }
 }
 

@@ -1,0 +1,84 @@
+//! How a migration is steered, and what has come of it so far.
+
+use tokio::sync::{mpsc, watch};
+
+use super::snapshot::{Frozen, Kind};
+use crate::link::Link;
+use crate::message::Connections;
+
+/// How much is to move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing: what is frozen thaws.
+    #[default]
+    Nothing,
+    /// A few, to see that it goes well.
+    Canary,
+    /// Everything that can.
+    Everything,
+}
+
+/// What has come of it so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Connections that were given to the successor.
+    pub moved: Connections,
+    /// Connections the successor would not take; they stay.
+    pub rejected: u64,
+    /// Connections that were the successor's when it went away.
+    pub lost: Connections,
+    /// Whether there is a successor to move to.
+    pub linked: bool,
+}
+
+/// Why a connection comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// The migration ended before it was the successor's; it may be asked again.
+    Aborted,
+    /// The successor would not take it; asking again would get the same answer.
+    Rejected,
+}
+
+/// Where the links to successors come in.
+#[derive(Clone, Debug)]
+pub struct Links {
+    pub(super) links: mpsc::Sender<Link>,
+    pub(super) progress: watch::Sender<Moved>,
+}
+
+impl Links {
+    /// Moves connections over this link from now on, which [`Moved::linked`] says at once.
+    pub fn introduce(&self, link: Link) {
+        // A new successor, a new account.
+        self.progress
+            .send_modify(|progress| *progress = Moved { linked: true, ..Moved::default() });
+        // It fails when the source is gone, or busy with a link that came just before: a generation
+        // has one successor at a time.
+        if self.links.try_send(link).is_err() {
+            self.progress.send_modify(|progress| progress.linked = false);
+        }
+    }
+}
+
+/// How many of a batch are of each kind.
+fn kinds(batch: &[Frozen]) -> Connections {
+    let of = |kind| batch.iter().filter(|frozen| frozen.snapshot.kind == kind).count() as u64;
+    Connections { http: of(Kind::Http1), websocket: of(Kind::WebSocket) }
+}
+
+pub(super) fn sum(connections: Connections, batch: &[Frozen]) -> Connections {
+    let more = kinds(batch);
+    Connections {
+        http: connections.http + more.http,
+        websocket: connections.websocket + more.websocket,
+    }
+}
+
+pub(super) fn less(connections: Connections, batch: &[Frozen]) -> Connections {
+    let fewer = kinds(batch);
+    Connections {
+        http: connections.http.saturating_sub(fewer.http),
+        websocket: connections.websocket.saturating_sub(fewer.websocket),
+    }
+}

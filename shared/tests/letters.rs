@@ -1,0 +1,361 @@
+//! Letters to connections that move: each is delivered once and in order, wherever it is sent from and
+//! wherever the connection is.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use handoff::Peer;
+use handoff::link::{self, Link};
+use handoff::migrate::{
+    Delivery, Extent, Frozen, Heir, Home, Kind, Links, Mailbox, Neighbour, Post, Recipient,
+    Returned, Roster, Seat, Snapshot, Source, Target,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes far too long")
+}
+
+/// What a connection has received, and where: by its number.
+type Read = (u64, char, Delivery);
+
+/// A worker that writes down every letter of its connections.
+#[derive(Clone)]
+struct Worker {
+    name: char,
+    roster: Roster,
+    post: Post,
+    read: mpsc::UnboundedSender<Read>,
+    told: mpsc::UnboundedSender<(char, Neighbour, String)>,
+}
+
+impl Worker {
+    fn serve(&self, frozen: Frozen) {
+        tokio::spawn(connection(self.clone(), frozen, self.roster.seat()));
+    }
+}
+
+async fn connection(worker: Worker, frozen: Frozen, seat: Seat) {
+    let Frozen { descriptor, snapshot, mailbox } = frozen;
+    let number = u64::from_le_bytes(*snapshot.state.first_chunk().unwrap());
+    let mut mailbox = mailbox.unwrap();
+    let wanted = std::future::poll_fn(|context| seat.poll_wanted(context));
+    tokio::pin!(wanted);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut wanted => break,
+            delivery = mailbox.next() => {
+                // Fails once the test is over.
+                let _ = worker.read.send((number, worker.name, delivery));
+            }
+        }
+    }
+    seat.give(Frozen { descriptor, snapshot, mailbox: Some(mailbox) });
+}
+
+impl Home for Worker {
+    fn resume(&mut self, frozen: Frozen, _returned: Returned) {
+        self.serve(frozen);
+    }
+
+    fn heard(&mut self, text: &str) {
+        self.told.send((self.name, Neighbour::Successor, text.to_owned())).unwrap();
+    }
+}
+
+impl Heir for Worker {
+    fn judge(&mut self, _snapshot: &Snapshot) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn resume(&mut self, frozen: Frozen) {
+        self.serve(frozen);
+    }
+
+    fn heard(&mut self, text: &str) {
+        self.told.send((self.name, Neighbour::Incumbent, text.to_owned())).unwrap();
+    }
+}
+
+/// An incumbent `i` with connections that get letters, and a successor `s`.
+struct Pair {
+    incumbent: Worker,
+    successor: Worker,
+    extent: watch::Sender<Extent>,
+    links: Links,
+    recipients: Vec<Recipient>,
+    read: mpsc::UnboundedReceiver<Read>,
+    told: mpsc::UnboundedReceiver<(char, Neighbour, String)>,
+    _clients: Vec<StdStream>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's letters are counted")]
+fn unbounded<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
+    mpsc::unbounded_channel()
+}
+
+impl Pair {
+    fn with(connections: u64) -> Self {
+        Self::keeping(connections, Post::default())
+    }
+
+    fn keeping(connections: u64, post: Post) -> Self {
+        let (read_by, read) = unbounded();
+        let (told_by, told) = unbounded();
+        let (extent, wanted) = watch::channel(Extent::Nothing);
+        let (source, roster, links, _) = Source::new(wanted, post.clone());
+        let worker = |name, roster, post| {
+            let (read, told) = (read_by.clone(), told_by.clone());
+            Worker { name, roster, post, read, told }
+        };
+        let incumbent = worker('i', roster, post.clone());
+        tokio::spawn(source.run(incumbent.clone()));
+        let there = Post::default();
+        let (_, roster, ..) = Source::new(watch::channel(Extent::Nothing).1, there.clone());
+        let successor = worker('s', roster, there);
+        let mut clients = Vec::new();
+        let mut recipients = Vec::new();
+        for number in 0..connections {
+            let (client, server) = StdStream::pair().unwrap();
+            clients.push(client);
+            let mailbox: Mailbox = post.open();
+            recipients.push(mailbox.recipient());
+            let snapshot = Snapshot {
+                kind: Kind::WebSocket,
+                peer: Peer::Unix,
+                read: vec![],
+                unsent: vec![],
+                version: 1,
+                state: number.to_le_bytes().to_vec(),
+            };
+            incumbent.serve(Frozen { descriptor: server.into(), snapshot, mailbox: Some(mailbox) });
+        }
+        Self { incumbent, successor, extent, links, recipients, read, told, _clients: clients }
+    }
+
+    /// Links the two; the incumbent is reaped when the answer is told so.
+    fn link(&self) -> oneshot::Sender<()> {
+        let (ours, theirs) = link::pair().unwrap();
+        self.links.introduce(Link::new(ours).unwrap());
+        let (reaped, wait) = oneshot::channel();
+        let target = Target::new(Link::new(theirs).unwrap(), self.successor.post.clone());
+        let successor = self.successor.clone();
+        tokio::spawn(async move {
+            let _ = target.run(successor, async { wait.await.unwrap_or_default() }).await;
+        });
+        reaped
+    }
+
+    async fn linked(&self) {
+        soon(async {
+            while !self.incumbent.post.is_linked(Neighbour::Successor) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    async fn move_all(&self) {
+        self.extent.send_replace(Extent::Everything);
+        soon(self.incumbent.roster.emptied()).await;
+    }
+
+    async fn next(&mut self) -> Read {
+        soon(self.read.recv()).await.unwrap()
+    }
+}
+
+fn letter(text: &str) -> Delivery {
+    Delivery::Letter(text.into())
+}
+
+#[tokio::test]
+async fn a_letter_reaches_a_connection_where_it_is_served_by_then() {
+    let mut pair = Pair::with(1);
+    pair.recipients[0].send("before");
+    assert_eq!(pair.next().await, (0, 'i', letter("before")));
+    let _reaped = pair.link();
+    pair.move_all().await;
+    pair.recipients[0].send("after");
+    assert_eq!(pair.next().await, (0, 's', letter("after")));
+    pair.incumbent.post.publish("to all, from there");
+    assert_eq!(pair.next().await, (0, 's', letter("to all, from there")));
+    pair.successor.post.publish("to all, from here");
+    assert_eq!(pair.next().await, (0, 's', letter("to all, from here")));
+}
+
+#[tokio::test]
+async fn a_letter_too_long_for_a_packet_arrives_whole() {
+    let mut pair = Pair::with(1);
+    let _reaped = pair.link();
+    pair.move_all().await;
+    let long: String = "\u{1}ä".repeat(3_000_000);
+    pair.recipients[0].send(long.as_str());
+    pair.recipients[0].send("short");
+    assert_eq!(pair.next().await, (0, 's', letter(&long)));
+    assert_eq!(pair.next().await, (0, 's', letter("short")));
+}
+
+#[tokio::test]
+async fn generations_tell_each_other_things() {
+    let mut pair = Pair::with(0);
+    assert!(!pair.incumbent.post.tell(Neighbour::Successor, "nobody there"));
+    let _reaped = pair.link();
+    pair.linked().await;
+    assert!(pair.incumbent.post.tell(Neighbour::Successor, "down"));
+    assert_eq!(
+        soon(pair.told.recv()).await.unwrap(),
+        ('s', Neighbour::Incumbent, "down".to_owned())
+    );
+    assert!(pair.successor.post.tell(Neighbour::Incumbent, "up"));
+    assert_eq!(soon(pair.told.recv()).await.unwrap(), ('i', Neighbour::Successor, "up".to_owned()));
+}
+
+#[tokio::test]
+async fn a_connection_whose_former_generation_ends_hears_of_it_after_its_last_letter() {
+    let mut pair = Pair::with(2);
+    let _reaped = pair.link();
+    pair.move_all().await;
+    pair.recipients[1].send("the last");
+    soon(pair.incumbent.post.flushed()).await;
+    // Another link ends this one, as the end of the process would.
+    let (ours, _theirs) = link::pair().unwrap();
+    pair.links.introduce(Link::new(ours).unwrap());
+    let mut read = vec![pair.next().await, pair.next().await, pair.next().await];
+    read.sort_by_key(|(number, ..)| *number);
+    assert_eq!(
+        read,
+        [(0, 's', Delivery::Severed), (1, 's', letter("the last")), (1, 's', Delivery::Severed)]
+    );
+}
+
+#[tokio::test]
+async fn more_letters_than_fit_are_given_up_and_the_connection_is_told() {
+    let post = Post::new(100);
+    let mut mailbox = post.open();
+    for _ in 0..3 {
+        mailbox.recipient().send("x".repeat(40));
+    }
+    assert_eq!(soon(mailbox.next()).await, Delivery::Lost);
+    mailbox.recipient().send("y");
+    assert_eq!(soon(mailbox.next()).await, letter("y"));
+    let recipient = mailbox.recipient();
+    drop(mailbox);
+    recipient.send("to nobody");
+}
+
+/// Letters from both generations, to all and to each, while everything moves: nobody misses one, nobody
+/// has one twice, and each sender's come in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_sent_during_a_move_arrive_once_and_in_order() {
+    const CONNECTIONS: u64 = 130;
+    const LETTERS: u64 = 100;
+    for _ in 0..10 {
+        let mut pair = Pair::with(CONNECTIONS);
+        let _reaped = pair.link();
+        pair.linked().await;
+        let mut senders = Vec::new();
+        for (sender, post) in [('p', &pair.incumbent.post), ('q', &pair.successor.post)] {
+            let post = post.clone();
+            senders.push(tokio::spawn(async move {
+                for number in 0..LETTERS {
+                    post.publish(format!("{sender}{number}"));
+                    tokio::task::yield_now().await;
+                }
+            }));
+        }
+        let recipients = pair.recipients.clone();
+        senders.push(tokio::spawn(async move {
+            for number in 0..LETTERS {
+                for recipient in &recipients {
+                    recipient.send(format!("a{number}"));
+                }
+                tokio::task::yield_now().await;
+            }
+        }));
+        pair.move_all().await;
+        for sender in senders {
+            soon(sender).await.unwrap();
+        }
+        let mut seen: BTreeMap<(u64, char), u64> = BTreeMap::new();
+        for _ in 0..CONNECTIONS * LETTERS * 3 {
+            let (connection, _, delivery) = pair.next().await;
+            let Delivery::Letter(text) = delivery else { panic!("{delivery:?}") };
+            let (sender, number) = text.split_at(1);
+            let next = seen.entry((connection, sender.chars().next().unwrap())).or_default();
+            assert_eq!(number, next.to_string(), "{sender} to {connection}");
+            *next += 1;
+        }
+        assert!(pair.read.try_recv().is_err(), "one came twice");
+        assert!(seen.values().all(|count| *count == LETTERS));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_back_has_the_letters_that_came_while_it_was_frozen() {
+    let mut pair = Pair::with(1);
+    let (ours, theirs) = link::pair().unwrap();
+    pair.links.introduce(Link::new(ours).unwrap());
+    let theirs = Link::new(theirs).unwrap();
+    pair.extent.send_replace(Extent::Everything);
+    let offer = soon(theirs.receive::<serde_json::Value>()).await.unwrap().unwrap();
+    assert_eq!(offer.message["type"], "offer");
+    pair.recipients[0].send("while frozen");
+    pair.incumbent.post.publish("to all, while frozen");
+    drop((offer, theirs));
+    assert_eq!(pair.next().await, (0, 'i', letter("while frozen")));
+    assert_eq!(pair.next().await, (0, 'i', letter("to all, while frozen")));
+}
+
+#[tokio::test]
+async fn connections_of_a_dead_incumbent_are_told_that_it_answers_no_more() {
+    let mut pair = Pair::with(1);
+    // A hand that passes the offer on, and dies without a commit.
+    let (ours, tapped) = link::pair().unwrap();
+    pair.links.introduce(Link::new(ours).unwrap());
+    let tapped = Link::new(tapped).unwrap();
+    let (hand, theirs) = link::pair().unwrap();
+    let hand = Link::new(hand).unwrap();
+    let target = Target::new(Link::new(theirs).unwrap(), pair.successor.post.clone());
+    let successor = pair.successor.clone();
+    tokio::spawn(async move { target.run(successor, std::future::ready(())).await });
+    pair.extent.send_replace(Extent::Everything);
+    let offer = soon(tapped.receive::<serde_json::Value>()).await.unwrap().unwrap();
+    let descriptors: Vec<_> = offer.descriptors.iter().map(std::os::fd::AsFd::as_fd).collect();
+    hand.send(&offer.message, &descriptors).await.unwrap();
+    let prepared = soon(hand.receive::<serde_json::Value>()).await.unwrap().unwrap();
+    assert_eq!(prepared.message["type"], "prepared");
+    drop(hand);
+    assert_eq!(pair.next().await, (0, 's', Delivery::Severed));
+}
+
+#[tokio::test]
+async fn what_the_incumbent_has_taken_back_is_never_served_by_a_successor_that_reads_late() {
+    let mut pair = Pair::with(1);
+    let (ours, tapped) = link::pair().unwrap();
+    pair.links.introduce(Link::new(ours).unwrap());
+    let tapped = Link::new(tapped).unwrap();
+    let (hand, theirs) = link::pair().unwrap();
+    let hand = Link::new(hand).unwrap();
+    pair.extent.send_replace(Extent::Everything);
+    let offer = soon(tapped.receive::<serde_json::Value>()).await.unwrap().unwrap();
+    // Called off before the successor has read anything; the abort never reaches it.
+    pair.extent.send_replace(Extent::Nothing);
+    pair.recipients[0].send("thawed");
+    assert_eq!(pair.next().await, (0, 'i', letter("thawed")));
+    let descriptors: Vec<_> = offer.descriptors.iter().map(std::os::fd::AsFd::as_fd).collect();
+    hand.send(&offer.message, &descriptors).await.unwrap();
+    drop(hand);
+    let target = Target::new(Link::new(theirs).unwrap(), pair.successor.post.clone());
+    let received = soon(target.run(pair.successor.clone(), std::future::ready(()))).await.unwrap();
+    assert_eq!(received, 0);
+    assert!(matches!(pair.read.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
+    drop(Arc::new(descriptors));
+}

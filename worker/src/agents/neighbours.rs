@@ -1,0 +1,50 @@
+//! What two generations of this worker say to one another about runs, over the migration link.
+//!
+//! **Invariants**
+//! - A word this version does not know is skipped: the generation beside may be a newer one.
+
+use serde::{Deserialize, Serialize};
+
+/// One word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(super) enum Word {
+    /// A run waits here for the lane of this session.
+    LaneWanted { session: String },
+    /// The lane of this session is yours.
+    LaneReleased { session: String },
+    /// End the runs of this session, or this one of them, and say which those were.
+    AbortRun { ask: u64, session: String, run: Option<String> },
+    /// These were ended.
+    RunsAborted { ask: u64, runs: Vec<String> },
+}
+
+impl Word {
+    pub(super) fn written(&self) -> String {
+        crate::frames::written(self)
+    }
+
+    pub(super) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_as_they_were_written_and_unknown_ones_are_skipped() {
+        for word in [
+            Word::LaneWanted { session: "agent:main:main".into() },
+            Word::LaneReleased { session: "agent:main:main".into() },
+            Word::AbortRun { ask: 1, session: "s".into(), run: Some("r".into()) },
+            Word::RunsAborted { ask: 1, runs: vec!["r".into()] },
+        ] {
+            assert_eq!(Word::read(&word.written()), Some(word));
+        }
+        assert_eq!(Word::read(r#"{"type":"dance"}"#), None);
+        let newer = r#"{"type":"lane-wanted","session":"s","colour":"green"}"#;
+        assert_eq!(Word::read(newer), Some(Word::LaneWanted { session: "s".into() }));
+    }
+}

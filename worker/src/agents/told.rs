@@ -1,0 +1,137 @@
+//! What clients hear of a run: the events `agent` and `chat`, in the recorded shapes.
+//!
+//! **Invariants**
+//! - A run's events are counted by `seq` from 1; a `chat` event has the number of the `agent` event it
+//!   follows.
+//! - However fast an answer comes, it is told in few events: each of them has the whole text so far.
+
+use std::time::{Duration, Instant};
+
+use handoff::migrate::Post;
+use serde_json::{Value, json};
+
+use super::session::SessionKey;
+use crate::identity::Needs;
+use crate::letters;
+use crate::methods::now_ms;
+
+/// The least time between two events that tell more of an answer: what OpenClaw's clients are used to.
+const PACE: Duration = Duration::from_millis(150);
+
+/// Tells of one run.
+#[derive(Debug)]
+pub(super) struct Told {
+    post: Post,
+    run: String,
+    session: SessionKey,
+    seq: u64,
+    started_at_ms: u64,
+    text: String,
+    /// How much of the text was told, in bytes.
+    told: usize,
+    told_at: Option<Instant>,
+}
+
+impl Told {
+    pub(super) const fn new(post: Post, run: String, session: SessionKey) -> Self {
+        Self {
+            post,
+            run,
+            session,
+            seq: 0,
+            started_at_ms: 0,
+            text: String::new(),
+            told: 0,
+            told_at: None,
+        }
+    }
+
+    pub(super) fn started(&mut self) {
+        self.started_at_ms = now_ms();
+        let data = json!({"phase": "start", "startedAt": self.started_at_ms});
+        self.agent("lifecycle", &data);
+    }
+
+    /// More of the answer.
+    pub(super) fn piece(&mut self, piece: &str) {
+        self.text.push_str(piece);
+        if self.told_at.is_none_or(|at| at.elapsed() >= PACE) {
+            self.tell_text();
+        }
+    }
+
+    fn tell_text(&mut self) {
+        let delta = &self.text[self.told..];
+        if delta.is_empty() {
+            return;
+        }
+        let told = json!({"text": self.text, "delta": delta});
+        let mut chat = json!({"deltaText": delta, "message": self.message()});
+        self.told = self.text.len();
+        self.told_at = Some(Instant::now());
+        self.agent("assistant", &told);
+        self.chat("delta", &mut chat);
+    }
+
+    /// The whole answer is there.
+    pub(super) fn finished(&mut self) {
+        self.tell_text();
+        self.agent("lifecycle", &json!({"phase": "end", "endedAt": now_ms()}));
+        let mut last = match self.text.is_empty() {
+            true => json!({}),
+            false => json!({"message": self.message()}),
+        };
+        self.chat("final", &mut last);
+    }
+
+    /// Somebody has ended it.
+    pub(super) fn aborted(&mut self) {
+        self.chat("aborted", &mut json!({"stopReason": "rpc"}));
+        let started_at = if self.started_at_ms == 0 { now_ms() } else { self.started_at_ms };
+        let data = json!({
+            "phase": "end", "status": "cancelled", "aborted": true, "stopReason": "rpc",
+            "startedAt": started_at, "endedAt": now_ms(),
+        });
+        self.agent("lifecycle", &data);
+    }
+
+    /// It has failed.
+    pub(super) fn failed(&mut self, reason: &str) {
+        self.tell_text();
+        let data = json!({
+            "phase": "error", "startedAt": self.started_at_ms, "endedAt": now_ms(), "error": reason,
+        });
+        self.agent("lifecycle", &data);
+        self.chat("error", &mut json!({"errorMessage": reason}));
+    }
+
+    /// The answer so far.
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+
+    fn message(&self) -> Value {
+        json!({
+            "role": "assistant",
+            "content": [{"type": "text", "text": self.text}],
+            "timestamp": now_ms(),
+        })
+    }
+
+    fn agent(&mut self, stream: &str, data: &Value) {
+        self.seq += 1;
+        let payload = json!({
+            "runId": self.run, "stream": stream, "data": data,
+            "sessionKey": self.session.as_str(), "seq": self.seq, "ts": now_ms(),
+        });
+        letters::publish(&self.post, "agent", Needs::Read, &payload);
+    }
+
+    fn chat(&self, state: &str, payload: &mut Value) {
+        payload["runId"] = json!(self.run);
+        payload["sessionKey"] = json!(self.session.as_str());
+        payload["seq"] = json!(self.seq.max(1));
+        payload["state"] = json!(state);
+        letters::publish(&self.post, "chat", Needs::Read, payload);
+    }
+}

@@ -1,0 +1,57 @@
+//! `hello-ok`: the first answer of a connected client's life.
+
+use handoff::message::millis;
+use serde_json::{Value, json};
+
+use super::socket::MAX_MESSAGE;
+use super::standing::Standing;
+use crate::frames::StateVersion;
+use crate::methods::{VERSION, now_ms};
+use crate::serve::Gateway;
+
+/// What a client that was let in is answered.
+pub(super) fn hello(gateway: &Gateway, standing: &Standing) -> Value {
+    let Standing { protocol, client, role, scopes, .. } = standing;
+    let now = now_ms();
+    let client_name = client.display_name.as_ref().unwrap_or(&client.id);
+    let mut snapshot = json!({
+        "presence": [
+            {
+                "host": "holdfast", "version": VERSION, "platform": std::env::consts::OS,
+                "mode": "gateway", "reason": "self", "ts": now,
+                "text": format!("Gateway: holdfast · app {VERSION} · mode gateway · reason self"),
+            },
+            {
+                "host": client_name, "version": client.version, "platform": client.platform,
+                "mode": client.mode, "roles": [role], "scopes": scopes.names(),
+                "reason": "connect", "ts": now,
+                "text": format!("Node: {client_name} · mode {}", client.mode),
+            },
+        ],
+        "health": gateway.knowledge.health(),
+        "stateVersion": StateVersion::FIRST,
+        "uptimeMs": gateway.uptime_ms(),
+        "sessionDefaults": {
+            "defaultAgentId": "main", "mainKey": "main", "mainSessionKey": "agent:main:main",
+            "scope": "per-sender",
+        },
+    });
+    // Where things lie on this machine is an administrator's business.
+    if scopes.administer() {
+        snapshot["stateDir"] = json!(gateway.knowledge.state_dir);
+        snapshot["authMode"] = json!("token");
+    }
+    json!({
+        "type": "hello-ok",
+        "protocol": protocol,
+        "server": {"version": VERSION, "connId": uuid::Uuid::new_v4()},
+        "features": gateway.registry().features(),
+        "snapshot": snapshot,
+        "auth": {"role": role, "scopes": scopes.names()},
+        "policy": {
+            "maxPayload": MAX_MESSAGE,
+            "maxBufferedBytes": gateway.limits.max_buffered_bytes,
+            "tickIntervalMs": millis(gateway.limits.tick_interval),
+        },
+    })
+}

@@ -1,0 +1,189 @@
+//! All that is known of a connected client: another generation can go on from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use handoff::Arrival;
+use handoff::message::millis;
+use tokio::time::Instant;
+
+use super::connect::{Admission, Client};
+use crate::args::Limits;
+use crate::identity::Scopes;
+use crate::serve::moving::{ClientState, ConnectedState};
+
+/// How many calls of one client may be under way.
+const MOST_OUTSTANDING: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) protocol: u64,
+    pub(super) client: Client,
+    pub(super) role: String,
+    pub(super) scopes: Scopes,
+    /// The number of the last event; the first one is 1.
+    pub(super) seq: u64,
+    pub(super) tick_at: Instant,
+    pub(super) ping_at: Instant,
+    pub(super) outstanding: Outstanding,
+}
+
+impl Standing {
+    /// Of a client that was let in just now.
+    pub(super) fn new(admission: Admission, limits: &Limits) -> Self {
+        let Admission { protocol, client, role, scopes, .. } = admission;
+        let now = Instant::now();
+        let (tick_at, ping_at) = (now + limits.tick_interval, now + limits.ping_interval);
+        let outstanding = Outstanding::default();
+        Self { protocol, client, role, scopes, seq: 0, tick_at, ping_at, outstanding }
+    }
+
+    /// Of a client that was let in before its connection was frozen, here or in another generation.
+    pub(super) fn resumed(state: ConnectedState, arrival: Arrival) -> Self {
+        let ClientState { id, display_name, version, platform, mode } = state.client;
+        let now = Instant::now();
+        Self {
+            protocol: state.protocol,
+            client: Client { id, display_name, version, platform, mode },
+            role: state.role,
+            scopes: Scopes::new(state.scopes),
+            seq: state.seq,
+            tick_at: now + Duration::from_millis(state.tick_in_ms),
+            ping_at: now + Duration::from_millis(state.ping_in_ms),
+            outstanding: Outstanding::resumed(state.outstanding, state.outstanding_before, arrival),
+        }
+    }
+
+    /// What another generation has to know.
+    pub(super) fn frozen(&self) -> ConnectedState {
+        let Client { id, display_name, version, platform, mode } = &self.client;
+        let due = |at: Instant| millis(at.saturating_duration_since(Instant::now()));
+        ConnectedState {
+            protocol: self.protocol,
+            client: ClientState {
+                id: id.clone(),
+                display_name: display_name.clone(),
+                version: version.clone(),
+                platform: platform.clone(),
+                mode: mode.clone(),
+            },
+            role: self.role.clone(),
+            scopes: self.scopes.names().to_vec(),
+            seq: self.seq,
+            tick_in_ms: due(self.tick_at),
+            ping_in_ms: due(self.ping_at),
+            outstanding: listed(&self.outstanding.here),
+            outstanding_before: listed(&self.outstanding.before),
+        }
+    }
+}
+
+/// Requests that were begun and have no last answer, by their ids. A client may use an id twice.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outstanding {
+    /// Begun by this generation.
+    here: BTreeMap<String, usize>,
+    /// Begun by the one the connection came from.
+    before: BTreeMap<String, usize>,
+}
+
+impl Outstanding {
+    fn resumed(frozen: Vec<String>, frozen_before: Vec<String>, arrival: Arrival) -> Self {
+        let mut outstanding = Self::default();
+        let frozen_by = match arrival {
+            Arrival::Moved => &mut outstanding.before,
+            Arrival::Returned | Arrival::Rejected => &mut outstanding.here,
+        };
+        frozen.into_iter().for_each(|id| add(frozen_by, id));
+        frozen_before.into_iter().for_each(|id| add(&mut outstanding.before, id));
+        outstanding
+    }
+
+    /// A request was begun here; answers whether one more was allowed.
+    pub(super) fn begin(&mut self, id: &str) -> bool {
+        if self.here.len() + self.before.len() >= MOST_OUTSTANDING {
+            return false;
+        }
+        add(&mut self.here, id.to_owned());
+        true
+    }
+
+    /// Whether a request has no last answer.
+    pub(super) fn awaits(&self, id: &str) -> bool {
+        self.here.contains_key(id) || self.before.contains_key(id)
+    }
+
+    /// A last answer has come; answers whether it was still awaited.
+    pub(super) fn end(&mut self, id: &str) -> bool {
+        remove(&mut self.before, id) || remove(&mut self.here, id)
+    }
+
+    /// The generation the connection came from is gone: nobody will answer these.
+    pub(super) fn sever(&mut self) -> Vec<String> {
+        let ids = listed(&self.before);
+        self.before.clear();
+        ids
+    }
+}
+
+fn add(requests: &mut BTreeMap<String, usize>, id: String) {
+    *requests.entry(id).or_default() += 1;
+}
+
+fn remove(requests: &mut BTreeMap<String, usize>, id: &str) -> bool {
+    let Some(count) = requests.get_mut(id) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        requests.remove(id);
+    }
+    true
+}
+
+fn listed(requests: &BTreeMap<String, usize>) -> Vec<String> {
+    requests.iter().flat_map(|(id, count)| std::iter::repeat_n(id.clone(), *count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_another_generation_began_is_severed_with_it_and_nothing_else() {
+        let mut outstanding = Outstanding::resumed(ids(&["a", "b"]), ids(&["c"]), Arrival::Moved);
+        assert!(outstanding.begin("d"));
+        assert!(outstanding.end("b"));
+        assert!(!outstanding.end("b"));
+        assert_eq!(outstanding.sever(), ["a", "c"]);
+        assert!(!outstanding.awaits("a") && outstanding.awaits("d"));
+    }
+
+    #[test]
+    fn what_comes_back_goes_on_as_it_was() {
+        let mut outstanding = Outstanding::resumed(ids(&["a"]), ids(&["b"]), Arrival::Returned);
+        assert_eq!(outstanding.sever(), ["b"]);
+        assert!(outstanding.end("a"));
+    }
+
+    #[test]
+    fn an_id_that_is_used_twice_is_answered_twice() {
+        let mut outstanding = Outstanding::default();
+        assert!(outstanding.begin("a") && outstanding.begin("a"));
+        assert_eq!(listed(&outstanding.here), ["a", "a"]);
+        assert!(outstanding.end("a") && outstanding.end("a") && !outstanding.end("a"));
+    }
+
+    #[test]
+    fn only_so_many_calls_are_under_way() {
+        let mut outstanding = Outstanding::default();
+        for id in 0..MOST_OUTSTANDING {
+            assert!(outstanding.begin(&id.to_string()));
+        }
+        assert!(!outstanding.begin("one more"));
+        assert!(outstanding.end("7") && outstanding.begin("one more"));
+    }
+}
