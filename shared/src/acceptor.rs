@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tracing::warn;
@@ -248,6 +248,30 @@ impl Stream {
     pub(crate) fn seated(mut self, places: &Places) -> Self {
         self.place = Some(places.take());
         self
+    }
+
+    /// Ready when the event loop knows of anything to be read, an end or an error; else whoever polls is
+    /// woken by the next such news. Reads nothing, and is no system call.
+    ///
+    /// # Errors
+    /// When the event loop has ended.
+    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.io {
+            Io::Tcp(stream) => stream.poll_read_ready(context),
+            Io::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    /// Does something that waits for what [`Self::poll_read_ready`] waits for. `WouldBlock`, of `act` or
+    /// because there are no news, means that the next news wake whoever polls.
+    ///
+    /// # Errors
+    /// Those of `act`, and `WouldBlock`.
+    pub fn try_read_ready<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match &self.io {
+            Io::Tcp(stream) => stream.try_io(Interest::READABLE, act),
+            Io::Unix(stream) => stream.try_io(Interest::READABLE, act),
+        }
     }
 
     /// Takes the connection out of the event loop, with its descriptor still non-blocking.

@@ -35,6 +35,8 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let length = body.len();
+    // An answer that is not there at once: a FIN may be found before it.
+    tokio::task::yield_now().await;
     Ok(Response::new(Full::from(format!("{name} {path} {length}"))))
 }
 
@@ -42,7 +44,8 @@ async fn serve(name: char, stream: Stream, peer: Peer, read: Vec<u8>, seat: Seat
     let gauge = Gauge::default();
     let io = TokioIo::new(Gauged::new(stream, read, &gauge));
     let service = GaugedService::new(service_fn(move |request| answer(name, request)), &gauge);
-    let mut connection = Builder::new().pipeline_flush(true).serve_connection(io, service);
+    let mut connection =
+        Builder::new().half_close(true).pipeline_flush(true).serve_connection(io, service);
     if drive(&mut connection, &gauge, &seat).await == Driven::Movable {
         let parts = connection.into_parts();
         let (stream, read) = parts.io.into_inner().into_parts(&parts.read_buf);
@@ -141,6 +144,23 @@ async fn a_connection_that_is_wanted_at_any_byte_answers_every_request_once_and_
         soon(moving.incumbent.emptied()).await;
         moving.client.write_all(b"GET /four HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         assert_eq!(moving.bodies(1).await, ["s /four 0"], "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_more_gets_every_answer_wherever_its_connection_is() {
+    for cut in 0..=REQUESTS.len() {
+        let mut moving = Move::prepare().await;
+        let (before, after) = REQUESTS.as_bytes().split_at(cut);
+        moving.client.write_all(before).await.unwrap();
+        moving.extent.send_replace(Extent::Everything);
+        tokio::task::yield_now().await;
+        moving.client.write_all(after).await.unwrap();
+        moving.client.shutdown().await.unwrap();
+        let bodies = moving.bodies(3).await;
+        let asked: Vec<&str> = bodies.iter().map(|body| &body[2..]).collect();
+        assert_eq!(asked, ["/one 0", "/two 5", "/three 3"], "cut at {cut}");
+        assert_eq!(soon(moving.client.read(&mut [0])).await.unwrap(), 0, "cut at {cut}");
     }
 }
 

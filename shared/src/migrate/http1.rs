@@ -39,6 +39,18 @@
 //! - `graceful_shutdown` has no part in it: that closes idle connections and announces `close` on the
 //!   others (measured).
 //! - The server must not keep a request's body beyond its response.
+//!
+//! # Clients that close their sending side
+//! A FIN needs no room in the snapshot: it stays in the kernel, behind the unread bytes, and whoever serves
+//! the connection next meets it. What it means is hyper's `half_close`, which is the server's to choose:
+//!
+//! - `half_close(false)`, the default: a FIN while a request is being answered ends the connection, unanswered.
+//!   A client that left ends its work at once; one that only sends no more gets nothing, takeover or not.
+//! - `half_close(true)`: every request that came is answered, by whichever worker, and the connection ends
+//!   after the last answer. But hyper looks for no FIN meanwhile: the work for a client that left goes on
+//!   until something is written to it. A server whose answers take long looks after its clients beside
+//!   hyper: [`Stream::poll_read_ready`](crate::Stream::poll_read_ready) wakes it, and poll(2) with
+//!   `POLLRDHUP` tells a FIN from a request that is unread.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

@@ -20,6 +20,11 @@ impl<S> Prefixed<S> {
         Self { prefix: prefix.into(), stream }
     }
 
+    /// The stream. Only to ask about it: it is read and written here.
+    pub const fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// What of the prefix was not read, and the stream.
     pub fn into_parts(self) -> (Bytes, S) {
         (self.prefix, self.stream)
