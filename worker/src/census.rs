@@ -86,6 +86,7 @@ impl Work {
 pub(crate) struct Visitor {
     /// The first connection of this process is 0.
     pub(crate) number: u64,
+    /// When it was opened; when it moved here, since when it had been in its phase by then.
     opened_at: Instant,
     phase: AtomicU8,
     /// When the phase began, in ms after `opened_at`.
@@ -140,11 +141,16 @@ pub(crate) struct Census {
 impl Census {
     /// A connection was accepted.
     pub(crate) fn seat(self: &Arc<Self>) -> Seat {
+        self.seat_since(Phase::Idle, Instant::now())
+    }
+
+    /// A connection came from another generation, which has been in this phase since then.
+    pub(crate) fn seat_since(self: &Arc<Self>, phase: Phase, since: Instant) -> Seat {
         let number = self.next.fetch_add(1, Relaxed);
         let visitor = Arc::new(Visitor {
             number,
-            opened_at: Instant::now(),
-            phase: AtomicU8::new(Phase::Idle as u8),
+            opened_at: since,
+            phase: AtomicU8::new(phase as u8),
             since_ms: AtomicU64::new(0),
             work: AtomicU8::new(Work::Unknown as u8),
         });
@@ -331,6 +337,15 @@ mod tests {
         assert_eq!(drained.finished, Connections { http: 2, websocket: 0 });
         assert_eq!(drained.closed, Connections { http: 0, websocket: 1 });
         assert_eq!(drained.cut, Connections { http: 3, websocket: 1 });
+    }
+
+    #[test]
+    fn a_connection_that_came_is_in_its_phase_since_it_was_elsewhere() {
+        let since = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        let seat = Arc::new(Census::default()).seat_since(Phase::Head, since);
+        assert_eq!((seat.visitor.phase(), seat.visitor.phase_began_at()), (Phase::Head, since));
+        seat.visitor.enter(Phase::Idle);
+        assert!(seat.visitor.phase_began_at().elapsed() < Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@
 //!   part of it is ever in another task.
 //! - A connection that said nothing, or nothing new, is closed without a word; one that began to
 //!   speak is answered.
+//! - Timeouts count from when the client last did something, whoever served it then.
 //! - A drain closes nothing here: the next response says `Connection: close`, and what stays idle
 //!   is closed when the lifecycle ends.
 
@@ -33,11 +34,11 @@ use tracing::debug;
 
 use super::answer::{GENERATION, SECURITY};
 use super::http::Desk;
-use super::moving::freeze_http;
+use super::moving::{self, HttpState, freeze_http};
 use super::watched::Watched;
 use super::{Gateway, websocket};
 use crate::args::Limits;
-use crate::census::{Phase, Visitor};
+use crate::census::{Phase, Seat, Visitor};
 
 /// How long a connection is read after our last word: closing it over unread bytes resets it, and a
 /// reset can overtake the response (RFC 9112, 9.6).
@@ -53,7 +54,8 @@ pub(crate) async fn accept(
     peer: Peer,
     berth: Option<migrate::Seat>,
 ) {
-    speak_http(gateway, stream, peer, Bytes::new(), berth).await;
+    let seat = gateway.census.seat();
+    speak_http(gateway, seat, (stream, peer), Bytes::new(), berth).await;
 }
 
 /// Serves a connection from where it was frozen, as [`accept`] does.
@@ -65,7 +67,10 @@ pub(crate) async fn resume(
 ) {
     match snapshot.kind {
         Kind::Http1 => {
-            speak_http(gateway, stream, snapshot.peer, snapshot.read.into(), berth).await;
+            let HttpState { phase, age_ms } =
+                moving::read_http_state(&snapshot).unwrap_or_default();
+            let seat = gateway.census.seat_since(phase.into(), moving::ago(age_ms));
+            speak_http(gateway, seat, (stream, snapshot.peer), snapshot.read.into(), berth).await;
         }
         Kind::WebSocket => {
             let seat = gateway.census.seat();
@@ -77,12 +82,11 @@ pub(crate) async fn resume(
 
 async fn speak_http(
     gateway: Arc<Gateway>,
-    stream: Stream,
-    peer: Peer,
+    seat: Seat,
+    (stream, peer): (Stream, Peer),
     read: Bytes,
     berth: Option<migrate::Seat>,
 ) {
-    let seat = gateway.census.seat();
     let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&seat.visitor)));
     let desk = Desk::new(Arc::clone(&gateway), Arc::clone(&seat.visitor), peer);
     let mut connection = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, desk);
@@ -110,11 +114,12 @@ async fn speak_http(
             None => linger(watched.into_stream()).await,
         },
         End::Wanted => {
+            let state = HttpState::of(&seat.visitor);
             seat.visitor.enter(Phase::Away);
             let (rest, stream) = watched.into_parts();
             let read = joined(parts.read_buf, rest).into();
             // Without a berth nobody wants it.
-            if let (Some(frozen), Some(berth)) = (freeze_http(stream, peer, read), berth) {
+            if let (Some(frozen), Some(berth)) = (freeze_http(stream, peer, read, state), berth) {
                 drop(seat);
                 berth.give(frozen);
             }

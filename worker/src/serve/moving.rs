@@ -12,8 +12,52 @@ use handoff::{Peer, Stream};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::census::{Phase, Visitor};
+
+/// The version of [`HttpState`]. A later one may add fields that have defaults without counting up.
+const HTTP_STATE_VERSION: u32 = 1;
 /// The version of [`WebSocketState`]. A later one may add fields that have defaults without counting up.
 const STATE_VERSION: u32 = 1;
+
+/// Since when an HTTP connection waits, and for what: its timeouts go on, whoever serves it. The first workers
+/// wrote no state at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HttpState {
+    pub(super) phase: HttpPhase,
+    /// How long it has been in that phase, in ms.
+    pub(super) age_ms: u64,
+}
+
+/// What an HTTP connection that can move is waiting for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum HttpPhase {
+    /// The next request.
+    #[default]
+    Idle,
+    /// The rest of a request's head.
+    Head,
+}
+
+impl HttpState {
+    /// The state of a connection that is between two requests.
+    pub(super) fn of(visitor: &Visitor) -> Self {
+        let phase = match visitor.phase() {
+            Phase::Head => HttpPhase::Head,
+            _ => HttpPhase::Idle,
+        };
+        Self { phase, age_ms: handoff::message::millis(visitor.phase_began_at().elapsed()) }
+    }
+}
+
+impl From<HttpPhase> for Phase {
+    fn from(phase: HttpPhase) -> Self {
+        match phase {
+            HttpPhase::Idle => Self::Idle,
+            HttpPhase::Head => Self::Head,
+        }
+    }
+}
 
 /// What a WebSocket is in the middle of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,16 +124,29 @@ pub(super) struct Carried {
 /// # Errors
 /// Why not, in words for the log.
 pub(crate) fn judge(snapshot: &Snapshot) -> Result<(), String> {
-    if snapshot.version != STATE_VERSION {
+    let known = match snapshot.kind {
+        Kind::Http1 => HTTP_STATE_VERSION,
+        Kind::WebSocket => STATE_VERSION,
+    };
+    if snapshot.version != known {
         return Err(format!(
-            "its state has version {}, and {STATE_VERSION} is known here",
+            "its state has version {}, and {known} is known here",
             snapshot.version
         ));
     }
     match snapshot.kind {
-        Kind::Http1 => Ok(()),
-        Kind::WebSocket => read_state(snapshot).map(drop).map_err(|error| error.to_string()),
+        Kind::Http1 => read_http_state(snapshot).map(drop),
+        Kind::WebSocket => read_state(snapshot).map(drop),
     }
+    .map_err(|error| error.to_string())
+}
+
+/// The state of an HTTP connection.
+pub(super) fn read_http_state(snapshot: &Snapshot) -> Result<HttpState, serde_json::Error> {
+    if snapshot.state.is_empty() {
+        return Ok(HttpState::default());
+    }
+    serde_json::from_slice(&snapshot.state)
 }
 
 /// The state of a WebSocket.
@@ -98,7 +155,13 @@ pub(super) fn read_state(snapshot: &Snapshot) -> Result<WebSocketState, serde_js
 }
 
 /// An HTTP connection at rest, or the connection itself where it cannot be taken out.
-pub(super) fn freeze_http(stream: Stream, peer: Peer, read: Vec<u8>) -> Option<Frozen> {
+pub(super) fn freeze_http(
+    stream: Stream,
+    peer: Peer,
+    read: Vec<u8>,
+    state: HttpState,
+) -> Option<Frozen> {
+    let state = serde_json::to_vec(&state).expect("a name and a number are JSON");
     freeze(
         stream,
         Snapshot {
@@ -106,8 +169,8 @@ pub(super) fn freeze_http(stream: Stream, peer: Peer, read: Vec<u8>) -> Option<F
             peer,
             read,
             unsent: Vec::new(),
-            version: STATE_VERSION,
-            state: Vec::new(),
+            version: HTTP_STATE_VERSION,
+            state,
         },
         None,
     )
@@ -175,6 +238,10 @@ mod tests {
         })
     }
 
+    fn http(version: u32, state: &[u8]) -> Snapshot {
+        Snapshot { kind: Kind::Http1, ..snapshot(version, state.to_vec()) }
+    }
+
     fn snapshot(version: u32, state: Vec<u8>) -> Snapshot {
         Snapshot {
             kind: Kind::WebSocket,
@@ -193,6 +260,37 @@ mod tests {
         let snapshot = snapshot(STATE_VERSION, serde_json::to_vec(&written).unwrap());
         assert_eq!(read_state(&snapshot).unwrap(), connected());
         assert_eq!(judge(&snapshot), Ok(()));
+    }
+
+    #[test]
+    fn the_state_of_an_http_connection_is_read_as_it_was_written() {
+        for phase in [HttpPhase::Idle, HttpPhase::Head] {
+            let state = HttpState { phase, age_ms: 1234 };
+            let mut written = serde_json::to_value(state).unwrap();
+            written["colour"] = "green".into();
+            let snapshot = http(HTTP_STATE_VERSION, &serde_json::to_vec(&written).unwrap());
+            assert_eq!(read_http_state(&snapshot).unwrap(), state);
+            assert_eq!(judge(&snapshot), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_http_connection_of_an_older_worker_begins_to_wait_again() {
+        let snapshot = http(1, b"");
+        assert_eq!(judge(&snapshot), Ok(()));
+        let state = read_http_state(&snapshot).unwrap();
+        assert_eq!(state, HttpState { phase: HttpPhase::Idle, age_ms: 0 });
+    }
+
+    #[test]
+    fn an_http_state_of_an_unknown_version_or_phase_is_refused_in_words() {
+        let known = br#"{"phase":"head","age_ms":7}"#;
+        assert_eq!(judge(&http(HTTP_STATE_VERSION, known)), Ok(()));
+        let refused = judge(&http(HTTP_STATE_VERSION + 1, known)).unwrap_err();
+        assert!(refused.contains("version 2"), "{refused}");
+        let refused = judge(&http(HTTP_STATE_VERSION, br#"{"phase":"body","age_ms":7}"#));
+        assert!(refused.unwrap_err().contains("body"));
+        assert!(judge(&http(HTTP_STATE_VERSION, b"{}")).is_err());
     }
 
     #[test]
