@@ -224,6 +224,14 @@ impl HttpConnection {
         Ok(())
     }
 
+    /// Closes the sending side, and goes on reading.
+    ///
+    /// # Errors
+    /// The [`Failure`] met instead.
+    pub async fn close_sending(&mut self) -> Result<(), Failure> {
+        in_time(self.io.shutdown()).await?.map_err(|error| failure(&error, 0))
+    }
+
     /// Receives one answer.
     ///
     /// # Errors

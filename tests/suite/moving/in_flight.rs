@@ -12,12 +12,12 @@ use super::{all_with, drained, http};
 use crate::{generation, quick};
 
 /// A request whose every word takes its time.
-fn slow(words: &str, each: Duration) -> Request {
+pub(super) fn slow(words: &str, each: Duration) -> Request {
     Request::chat(words).header("x-holdfast-echo-delay-ms", &each.as_millis().to_string())
 }
 
 /// The same, answered as a stream of events.
-fn stream(words: &str, each: Duration) -> Request {
+pub(super) fn stream(words: &str, each: Duration) -> Request {
     let body = json!({
         "model": "openclaw", "stream": true, "messages": [{"role": "user", "content": words}],
     });
@@ -27,7 +27,7 @@ fn stream(words: &str, each: Duration) -> Request {
 }
 
 /// A connection whose request is being answered.
-async fn begun(front: &Front, request: &Request) -> HttpConnection {
+pub(super) async fn begun(front: &Front, request: &Request) -> HttpConnection {
     let before = front.serving().await.in_flight.unwrap_or(0);
     let mut connection = HttpConnection::open(&front.address()).await.unwrap();
     let (head, body) = request.parts();

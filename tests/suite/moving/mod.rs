@@ -6,6 +6,7 @@ mod clocks;
 mod counting;
 mod crowds;
 mod faults;
+mod half_closed;
 mod handshakes;
 mod in_flight;
 mod strangers;

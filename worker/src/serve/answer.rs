@@ -19,8 +19,9 @@ use serde::Serialize;
 use tracing::info;
 
 use super::completions::Events;
+use super::presence::Presence;
 use super::{AccessLog, Gateway};
-use crate::census::{Phase, Visitor, Work};
+use crate::census::{Phase, Work};
 
 /// The header that names the generation which answered.
 pub(super) const GENERATION: HeaderName = HeaderName::from_static("x-holdfast-generation");
@@ -34,6 +35,8 @@ pub(super) const SECURITY: [(HeaderName, HeaderValue); 3] = [
     ),
 ];
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// An event that no client sees.
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A response of this worker.
@@ -131,6 +134,7 @@ impl Gateway {
         if let Some(entry) = &mut engagement.entry {
             entry.status = Some(status);
         }
+        engagement.presence.response_begun();
         response.body_mut().engagement = Some(engagement);
     }
 }
@@ -138,7 +142,7 @@ impl Gateway {
 /// A request being answered. Its end is the end of the request's work.
 #[derive(Debug)]
 pub(super) struct Engagement {
-    visitor: Arc<Visitor>,
+    presence: Arc<Presence>,
     entry: Option<Box<Entry>>,
 }
 
@@ -156,11 +160,12 @@ impl Engagement {
     /// A request begins to be answered.
     pub(super) fn begin<B>(
         gateway: &Gateway,
-        visitor: &Arc<Visitor>,
+        presence: &Arc<Presence>,
         work: Work,
         request: &hyper::Request<B>,
     ) -> Self {
-        visitor.begin(work);
+        presence.visitor.begin(work);
+        presence.request_begun(request.version());
         let entry = (gateway.access_log == AccessLog::On).then(|| {
             Box::new(Entry {
                 generation: gateway.generation.clone(),
@@ -170,13 +175,13 @@ impl Engagement {
                 status: None,
             })
         });
-        Self { visitor: Arc::clone(visitor), entry }
+        Self { presence: Arc::clone(presence), entry }
     }
 }
 
 impl Drop for Engagement {
     fn drop(&mut self) {
-        self.visitor.enter(Phase::Answered);
+        self.presence.visitor.enter(Phase::Answered);
         if let Some(entry) = &self.entry {
             info!(
                 generation = entry.generation.to_str().unwrap_or_default(),
@@ -200,10 +205,18 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = |bytes| Ok(Frame::data(bytes));
-        match &mut self.get_mut().content {
+        let this = self.get_mut();
+        match &mut this.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(frame(std::mem::take(bytes)))),
-            Content::Events(events) => events.poll_bytes(context).map(|bytes| bytes.map(frame)),
+            Content::Events(events) => {
+                let engagement = this.engagement.as_ref();
+                let comment_due = engagement.is_some_and(|e| e.presence.take_comment_due());
+                match events.poll_bytes(context) {
+                    Poll::Pending if comment_due => Poll::Ready(Some(frame(COMMENT))),
+                    bytes => bytes.map(|bytes| bytes.map(frame)),
+                }
+            }
         }
     }
 

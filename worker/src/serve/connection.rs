@@ -12,6 +12,7 @@
 //!   part of it is ever in another task.
 //! - A connection that said nothing, or nothing new, is closed without a word; one that began to
 //!   speak is answered.
+//! - A client that closes its sending side is answered and then closed; one that left ends its run.
 //! - Timeouts count from when the client last did something, whoever served it then.
 //! - A drain closes nothing here: the next response says `Connection: close`, and what stays idle
 //!   is closed when the lifecycle ends.
@@ -35,6 +36,7 @@ use tracing::debug;
 use super::answer::{GENERATION, SECURITY};
 use super::http::Desk;
 use super::moving::{self, HttpState, freeze_http};
+use super::presence::Presence;
 use super::watched::Watched;
 use super::{Gateway, websocket};
 use crate::args::Limits;
@@ -87,9 +89,12 @@ async fn speak_http(
     read: Bytes,
     berth: Option<migrate::Seat>,
 ) {
-    let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&seat.visitor)));
-    let desk = Desk::new(Arc::clone(&gateway), Arc::clone(&seat.visitor), peer);
-    let mut connection = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, desk);
+    let presence = Arc::new(Presence::new(Arc::clone(&seat.visitor)));
+    let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&presence)));
+    let desk = Desk::new(Arc::clone(&gateway), presence, peer);
+    // hyper would take the FIN of a client that waits for its answer for its end: see `presence`.
+    let mut connection =
+        http1::Builder::new().half_close(true).max_buf_size(MAX_HEAD).serve_connection(io, desk);
     let end = drive(&mut connection, &seat.visitor, &gateway.limits, berth.as_ref()).await;
     let parts = connection.into_parts();
     let watched = parts.io.into_inner();

@@ -12,23 +12,24 @@ use hyper::service::Service;
 use hyper::{Method, Request, StatusCode};
 
 use super::answer::{self, Engagement, Response};
+use super::presence::Presence;
 use super::websocket::Upgrade;
 use super::{Gateway, completions, models, probes, websocket};
-use crate::census::{Visitor, Work};
+use crate::census::Work;
 
 /// What answers the requests of one connection.
 #[derive(Debug)]
 pub(super) struct Desk {
     gateway: Arc<Gateway>,
-    visitor: Arc<Visitor>,
+    presence: Arc<Presence>,
     peer: Peer,
     /// Set when the connection is to become a WebSocket.
     upgrade: OnceLock<Upgrade>,
 }
 
 impl Desk {
-    pub(super) const fn new(gateway: Arc<Gateway>, visitor: Arc<Visitor>, peer: Peer) -> Self {
-        Self { gateway, visitor, peer, upgrade: OnceLock::new() }
+    pub(super) const fn new(gateway: Arc<Gateway>, presence: Arc<Presence>, peer: Peer) -> Self {
+        Self { gateway, presence, peer, upgrade: OnceLock::new() }
     }
 
     /// What the connection is to become after its last response, if it is to go on.
@@ -115,7 +116,7 @@ impl Service<Request<Incoming>> for Desk {
 
     fn call(&self, request: Request<Incoming>) -> Reply {
         let work = work_of(request.uri().path());
-        let engagement = Engagement::begin(&self.gateway, &self.visitor, work, &request);
+        let engagement = Engagement::begin(&self.gateway, &self.presence, work, &request);
         let handling = self.route(request);
         Reply { handling, engagement: Some(engagement), gateway: Arc::clone(&self.gateway) }
     }

@@ -6,6 +6,7 @@ mod connection;
 mod http;
 mod models;
 mod moving;
+mod presence;
 mod probes;
 mod readiness;
 mod upload;

@@ -1,10 +1,12 @@
-//! A connection under hyper's hands: what passes tells whether a request's head has begun, and keeps
-//! back the bare responses that hyper itself would make.
+//! A connection under hyper's hands: what passes tells whether a request's head has begun, keeps back the
+//! bare responses that hyper itself would make, and is where a client's leaving is noticed.
 //!
 //! **Invariants**
 //! - Between requests hyper writes only what it says itself: its answer to a head it cannot parse.
 //!   That is swallowed and remembered; the connection's owner says it, with all our headers.
 //! - hyper flushes only what it has written out whole, so a flush after an answer means the answer left.
+//! - hyper flushes at the end of each poll that leaves nothing to write, and does not read while a request is
+//!   worked on: that is when and why the client is looked after here.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,13 +19,17 @@ use handoff::migrate::Prefixed;
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::census::{Phase, Visitor};
+use super::presence::{Presence, Vigil};
+use crate::census::Phase;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: Prefixed<Stream>,
-    visitor: Arc<Visitor>,
+    presence: Arc<Presence>,
+    vigil: Vigil,
+    /// What is to be said before anything else, or is half said.
+    owed: &'static [u8],
     /// Whether the client has closed its side.
     half_closed: bool,
     refused: Option<StatusCode>,
@@ -31,9 +37,16 @@ pub(super) struct Watched {
 
 impl Watched {
     /// A connection whose first bytes are `read`.
-    pub(super) fn new(stream: Stream, read: Bytes, visitor: Arc<Visitor>) -> Self {
+    pub(super) fn new(stream: Stream, read: Bytes, presence: Arc<Presence>) -> Self {
         let stream = Prefixed::new(read, stream);
-        Self { stream, visitor, half_closed: false, refused: None }
+        Self {
+            stream,
+            presence,
+            vigil: Vigil::default(),
+            owed: &[],
+            half_closed: false,
+            refused: None,
+        }
     }
 
     /// The status of the response that hyper would have made, if it did.
@@ -58,7 +71,26 @@ impl Watched {
 
     /// Whether hyper speaks for itself now.
     fn is_between_requests(&self) -> bool {
-        matches!(self.visitor.phase(), Phase::Idle | Phase::Head)
+        matches!(self.presence.visitor.phase(), Phase::Idle | Phase::Head)
+    }
+
+    fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.owed.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, self.owed))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.owed = &self.owed[written..],
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sees whether the client is there, and has what it takes to find out said.
+    fn poll_vigil(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(words) = self.vigil.poll(context, self.stream.get_ref(), &self.presence)? {
+            self.owed = words;
+            ready!(self.poll_owed(context))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn swallow(&mut self, written: &[u8]) {
@@ -79,8 +111,8 @@ impl AsyncRead for Watched {
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         if buffer.filled().len() == before {
             this.half_closed = true;
-        } else if this.visitor.phase() == Phase::Idle {
-            this.visitor.enter(Phase::Head);
+        } else if this.presence.visitor.phase() == Phase::Idle {
+            this.presence.visitor.enter(Phase::Head);
         }
         Poll::Ready(Ok(()))
     }
@@ -97,6 +129,7 @@ impl AsyncWrite for Watched {
             this.swallow(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(this.poll_owed(context))?;
         Pin::new(&mut this.stream).poll_write(context, bytes)
     }
 
@@ -110,6 +143,7 @@ impl AsyncWrite for Watched {
             this.swallow(buffers.first().map_or(&[], |first| first));
             return Poll::Ready(Ok(buffers.iter().map(|buffer| buffer.len()).sum()));
         }
+        ready!(this.poll_owed(context))?;
         Pin::new(&mut this.stream).poll_write_vectored(context, buffers)
     }
 
@@ -119,9 +153,12 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_owed(context))?;
         ready!(Pin::new(&mut this.stream).poll_flush(context))?;
-        if this.visitor.phase() == Phase::Answered {
-            this.visitor.enter(Phase::Idle);
+        match this.presence.visitor.phase() {
+            Phase::Answered => this.presence.visitor.enter(Phase::Idle),
+            Phase::Working => ready!(this.poll_vigil(context))?,
+            Phase::Idle | Phase::Head | Phase::Talking | Phase::Told | Phase::Away => {}
         }
         Poll::Ready(Ok(()))
     }

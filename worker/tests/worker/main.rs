@@ -6,6 +6,7 @@
 mod chat;
 mod completions;
 mod drain;
+mod half_closed;
 mod http;
 mod limits;
 mod link;

@@ -255,6 +255,11 @@ impl Client {
         let _ = within("the worker to read or to close", self.stream.write_all(bytes)).await;
     }
 
+    /// Sends no more, and reads on.
+    pub(crate) async fn close_sending(&mut self) {
+        within("half of a close", self.stream.shutdown()).await.unwrap();
+    }
+
     fn into_parts(self) -> (UnixStream, Vec<u8>) {
         (self.stream, self.unread)
     }
