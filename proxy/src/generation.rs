@@ -243,6 +243,7 @@ impl Generations {
         if self.state(id) == Some(State::Starting) {
             actions.push(Action::ClearDeadline(Deadline::Ready(id)));
             actions.push(Action::Note(Note::Ready(id)));
+            self.introduce(id, actions);
             self.admit(id, actions);
             self.takeover_step(Step::Starting, Step::Admitting);
         }

@@ -162,6 +162,21 @@ impl Generations {
         }
     }
 
+    /// The successor is to be admitted: first the two are introduced to one another, so that the successor
+    /// serves nobody before it knows of whom it comes after.
+    pub(crate) fn introduce(&mut self, successor: GenerationId, actions: &mut Vec<Action>) {
+        let Course::Takeover(takeover) = &self.course else { return };
+        if takeover.successor != Some(successor) || takeover.step != Step::Starting {
+            return;
+        }
+        if let Some(incumbent) = self.in_service(takeover) {
+            actions.push(Action::Introduce { incumbent, successor });
+            if let Some(generation) = self.living.get_mut(&incumbent) {
+                generation.heir = Some(successor);
+            }
+        }
+    }
+
     /// The incumbent accepts no more: the successor is watched from here.
     pub(crate) fn on_switched(&mut self, incumbent: GenerationId, actions: &mut Vec<Action>) {
         let Course::Takeover(takeover) = &self.course else { return };
@@ -170,10 +185,6 @@ impl Generations {
         {
             let takeover = takeover.clone();
             actions.push(Action::Note(Note::Switched { successor }));
-            actions.push(Action::Introduce { incumbent, successor });
-            if let Some(generation) = self.living.get_mut(&incumbent) {
-                generation.heir = Some(successor);
-            }
             self.soak(takeover, actions);
         }
     }

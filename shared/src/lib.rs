@@ -10,11 +10,12 @@
 //! front                        successor (g8)                 incumbent (g7)
 //!   │ Hello + sockets ───────────►│                               │ serving all the time
 //!   │◄─────────────────── Ready   │                               │
+//!   │ MigrateFrom + link ────────►│                               │ MigrateTo + link
 //!   │ Admit ─────────────────────►│                               │
 //!   │◄─────────────── Accepting   │                               │
 //!   │ StopAccepting ──────────────┼──────────────────────────────►│
 //!   │◄────────────────────────────┼───────────────────── Stopped  │   ← switched
-//!   │ MigrateFrom + link ────────►│◄═ a few idle connections ═════│ MigrateTo + link
+//!   │                             │◄═ a few idle connections ═════│
 //!   │     soak: g8 serves and stays healthy; else g7 is sent Admit again
 //!   │ Drain ──────────────────────┼──────────────────────────────►│   ← committed
 //!   │ Lease ─────────────────────►│◄═ every other connection ═════│

@@ -38,18 +38,18 @@ async fn posting(clients: usize) {
 
 #[tokio::test]
 async fn websockets_with_calls_in_flight_live_through_twenty_takeovers() {
-    calling(200).await;
+    calling(200, 1_000).await;
 }
 
 #[tokio::test]
 #[ignore = "takes a minute in a debug build"]
 async fn a_thousand_websockets_with_calls_in_flight_live_through_twenty_takeovers() {
-    calling(1000).await;
+    calling(1000, 5_000).await;
 }
 
-async fn calling(clients: usize) {
+async fn calling(clients: usize, longest_run_ms: u64) {
     let front = Front::with(lively).await;
-    let crowd = Clients::calling(&front, clients).await;
+    let crowd = Clients::calling_for_long(&front, clients, longest_run_ms).await;
     for _ in 0..TAKEOVERS {
         let takeover = front.takeover().await;
         takeover.assert_committed();

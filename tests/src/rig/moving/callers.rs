@@ -1,6 +1,7 @@
-//! WebSocket clients with numbered calls in flight, pings of their own, and an eye on `seq`.
+//! WebSocket clients with numbered calls in flight, pings of their own, and an eye on `seq`. Some of them
+//! ask an agent that takes its time, of which all the others hear.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +14,10 @@ use super::{BareWebSocket, Frame, Part, call, frame};
 const PAUSE_MS: u64 = 300;
 /// How many calls may wait for their answers.
 const MOST_IN_FLIGHT: usize = 4;
+/// One of so many clients asks an agent.
+const ASKERS: u64 = 20;
+/// How long an agent takes for a word, in ms.
+const WORD_MS: u64 = 250;
 
 /// What one client has said and heard.
 struct Conversation {
@@ -26,6 +31,11 @@ struct Conversation {
     /// The last of its pings that was answered. A server may leave out all but the newest (RFC 6455,
     /// 5.5.3).
     pongs: u64,
+    /// The run that is under way for this client, and whether it was accepted.
+    run: Option<(String, bool)>,
+    runs: u64,
+    /// The last event of each run it has heard of.
+    heard_of: BTreeMap<String, u64>,
 }
 
 /// Calls until it is told to stop, and once more. The event of the welcome was read.
@@ -37,6 +47,9 @@ pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Accoun
         seq: 1,
         pings: 0,
         pongs: 0,
+        run: None,
+        runs: 0,
+        heard_of: BTreeMap::new(),
     };
     let mut call_at = Instant::now();
     let mut last_call = None;
@@ -46,7 +59,7 @@ pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Accoun
             talk.say_one(&mut socket).await;
             last_call = Some(talk.calls);
         }
-        if stopping && talk.waiting.is_empty() && talk.pings == talk.pongs {
+        if stopping && talk.waiting.is_empty() && talk.pings == talk.pongs && talk.run.is_none() {
             return talk.account;
         }
         let may_call = !stopping && talk.waiting.len() < MOST_IN_FLIGHT;
@@ -57,6 +70,10 @@ pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Accoun
                 }
             }
             () = sleep_until(call_at), if may_call => {
+                let asks = desk.longest_run_ms > 0 && desk.number.is_multiple_of(ASKERS);
+                if asks && talk.run.is_none() {
+                    talk.ask_an_agent(&mut socket, &mut desk).await;
+                }
                 // Now and then several at once.
                 for _ in 0..=desk.random(3) {
                     talk.say_one(&mut socket).await;
@@ -86,6 +103,19 @@ impl Conversation {
             bytes.extend(frame(Part::Ping, self.pings.to_be_bytes()));
         }
         socket.send(&bytes).await;
+    }
+
+    /// Asks for up to `longest_run` of words, one after the other.
+    async fn ask_an_agent(&mut self, socket: &mut BareWebSocket, desk: &mut Desk) {
+        self.runs += 1;
+        let run = format!("run {} of {}", self.runs, desk.number);
+        let words = 1 + desk.random(desk.longest_run_ms / WORD_MS);
+        let message =
+            format!("/slow {WORD_MS}{}", " word".repeat(usize::try_from(words).unwrap_or(1)));
+        let session = format!("client {}", desk.number);
+        let params = json!({"message": message, "sessionKey": session, "idempotencyKey": run});
+        socket.send(&frame(Part::Text, call(&run, "agent", params))).await;
+        self.run = Some((run, false));
     }
 
     async fn hear(&mut self, heard: Frame, socket: &mut BareWebSocket, desk: &Desk) -> Heard {
@@ -121,6 +151,16 @@ impl Conversation {
     }
 
     fn answered(&mut self, said: &Value) {
+        if let Some((run, accepted)) = &mut self.run
+            && said["id"] == run.as_str()
+        {
+            match (said["payload"]["status"].as_str(), &accepted) {
+                (Some("accepted"), false) => *accepted = true,
+                (Some("ok"), true) => self.run = None,
+                _ => self.fault(format!("a run's answer: {said}")),
+            }
+            return;
+        }
         self.account.answered += 1;
         let expected = self.waiting.pop_front();
         if said["id"].as_str() != expected.as_deref() || said["ok"] != true {
@@ -135,6 +175,20 @@ impl Conversation {
         }
         self.seq = seq;
         self.account.told |= said["event"] == "shutdown";
+        if said["event"] == "agent" {
+            self.told_of_run(&said["payload"]);
+        }
+    }
+
+    /// A run's events come in order; one that has begun before this client did is joined in the middle.
+    fn told_of_run(&mut self, payload: &Value) {
+        let run = payload["runId"].as_str().unwrap_or_default().to_owned();
+        let seq = payload["seq"].as_u64().unwrap_or(0);
+        if let Some(before) = self.heard_of.insert(run, seq)
+            && seq != before + 1
+        {
+            self.fault(format!("a run's event {seq} after {before}: {payload}"));
+        }
     }
 
     fn fault(&mut self, what: String) {

@@ -22,6 +22,7 @@ pub struct Clients {
     tasks: JoinSet<Account>,
     stop: watch::Sender<bool>,
     answered: Vec<Arc<AtomicU64>>,
+    longest_run_ms: u64,
 }
 
 /// What became of one client and its only connection.
@@ -48,6 +49,8 @@ pub(super) struct Desk {
     /// Tells it from the others.
     pub(super) number: u64,
     pub(super) stop: watch::Receiver<bool>,
+    /// The longest that an agent is asked to take for an answer, in ms.
+    pub(super) longest_run_ms: u64,
     answered: Arc<AtomicU64>,
     seed: u64,
 }
@@ -66,9 +69,14 @@ impl Clients {
         pool
     }
 
-    /// Connected WebSockets that call at random times.
+    /// Connected WebSockets that call at random times what is answered at once.
     pub async fn calling(front: &Front, clients: usize) -> Self {
-        let mut pool = Self::none();
+        Self::calling_for_long(front, clients, 0).await
+    }
+
+    /// The same, and some of them also what takes up to `longest_run_ms`.
+    pub async fn calling_for_long(front: &Front, clients: usize, longest_run_ms: u64) -> Self {
+        let mut pool = Self { longest_run_ms, ..Self::none() };
         for _ in 0..clients {
             let socket = BareWebSocket::connected(&front.address()).await;
             let desk = pool.desk();
@@ -79,7 +87,8 @@ impl Clients {
     }
 
     fn none() -> Self {
-        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false), answered: Vec::new() }
+        let (tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
+        Self { tasks, stop, answered: Vec::new(), longest_run_ms: 0 }
     }
 
     fn desk(&mut self) -> Desk {
@@ -88,7 +97,8 @@ impl Clients {
         self.answered.push(Arc::clone(&answered));
         // Any odd number does; the same one each time makes a failure easier to see again.
         let seed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        Desk { number, stop: self.stop.subscribe(), answered, seed }
+        let longest_run_ms = self.longest_run_ms;
+        Desk { number, stop: self.stop.subscribe(), longest_run_ms, answered, seed }
     }
 
     /// Ends once each client that still has its connection was answered `times` more.
