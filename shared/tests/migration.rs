@@ -389,4 +389,7 @@ async fn an_offer_that_cannot_be_read_is_rejected_whole() {
     by_hand.say(json!({"type": "offer", "seq": 9, "count": 2})).await;
     let (prepared, _) = by_hand.hear().await;
     assert_eq!(prepared["rejected"].as_array().map(Vec::len), Some(2));
+    by_hand.say(json!({"type": "commit", "seq": 9})).await;
+    let (started, _) = by_hand.hear().await;
+    assert_eq!(started, json!({"type": "started", "seq": 9}));
 }

@@ -115,8 +115,10 @@ impl Target {
                     self.post.queue(Neighbour::Incumbent, &answer);
                 }
                 ToTarget::Commit { seq } => {
-                    if let Some(offered) = self.prepared.remove(&seq) {
-                        received += self.serve(offered, Some(seq), heir);
+                    match self.prepared.remove(&seq) {
+                        Some(offered) => received += self.serve(offered, Some(seq), heir),
+                        // Nothing of that offer could be read.
+                        None => self.post.queue(Neighbour::Incumbent, &ToSource::Started { seq }),
                     }
                     tokio::task::yield_now().await;
                 }
