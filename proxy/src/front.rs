@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::handoff::fault::{self, Point};
 use ::handoff::message::{GenerationId, Hello, PROTOCOL, SocketEntry, ToFront, ToWorker, millis};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -230,6 +231,7 @@ impl Front {
     }
 
     fn on_said(&mut self, id: GenerationId, said: ToFront) {
+        fault::reach(Point::at_word(&said));
         let Some(worker) = self.workers.get_mut(id) else { return };
         let event = match said {
             ToFront::Ready(ready) => {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::handoff::chain;
+use ::handoff::fault::{self, Point};
 use ::handoff::link::{Link, LinkError};
 use ::handoff::message::{GenerationId, Hello, ToFront, ToWorker};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -79,6 +80,7 @@ async fn converse(
     let descriptors: Vec<_> = listeners.sockets.iter().map(|s| s.as_fd()).collect();
     let introduced = link.send(&ToWorker::Hello(hello), &descriptors).await;
     drop(listeners);
+    fault::reach(Point::HelloSent);
     // One that is gone already is found so by the first receive.
     if let Err(error @ (LinkError::TooLarge { .. } | LinkError::Malformed { .. })) = introduced {
         let _ = words.send(Word::Broke(id, chain(&error))).await;
@@ -102,6 +104,7 @@ async fn converse(
                     let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
                     // A worker that is gone is met by the next receive.
                     let _ = link.send(&order, &descriptors).await;
+                    fault::reach(Point::after_order(&order));
                     continue;
                 }
                 None => return,

@@ -30,5 +30,6 @@ pub(crate) const VERSION: &str =
 
 fn main() -> ExitCode {
     ::handoff::signals::unblock_all();
+    ::handoff::fault::arm();
     cli::run()
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::handoff::fault::{self, Point};
 use ::handoff::message::{Drained, GenerationId, Hello, Report, ToWorker};
 use ::handoff::{chain, link};
 use nix::unistd::Pid;
@@ -62,6 +63,7 @@ impl Workers {
         let id = hello.generation;
         let Spawned { pid, link } = spawn::spawn(program, log_file)
             .map_err(|error| Failure::NotStarted { reason: chain(&error) })?;
+        fault::reach(Point::Spawned);
         // Without a conversation its deadline to be ready passes.
         let conversation = Conversation::begin(link, hello, listeners, words)
             .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))

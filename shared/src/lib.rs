@@ -29,6 +29,7 @@
 
 mod acceptor;
 mod chain;
+pub mod fault;
 pub mod fd_passing;
 pub mod limits;
 pub mod link;

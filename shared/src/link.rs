@@ -10,6 +10,8 @@
 //! - The peer's end lives in the peer alone: end of file means the peer is gone.
 
 use std::io;
+#[cfg(feature = "fault-points")]
+use std::os::fd::AsFd;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -161,6 +163,14 @@ impl Link {
         let message =
             serde_json::from_slice(&packet).map_err(|source| LinkError::Malformed { source })?;
         Ok(Some(Received { message, descriptors }))
+    }
+}
+
+/// So that a fault can be done to the socket itself.
+#[cfg(feature = "fault-points")]
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

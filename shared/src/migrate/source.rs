@@ -30,6 +30,7 @@ use super::progress::{Extent, Links, Moved, Returned, less, sum};
 use super::roster::{Answer, Roster};
 use super::snapshot::Frozen;
 use super::wire::{self, Rejected, ToSource, ToTarget, WAVE};
+use crate::fault::{self, Point};
 use crate::link::{Link, LinkError, Received};
 
 /// How many offers may be on their way.
@@ -226,6 +227,7 @@ impl Source {
             let Some(last) = asked.last() else { return Ok(()) };
             self.unasked = last + 1;
             self.outstanding.extend(asked);
+            fault::reach_on(Point::Asked, self.link.as_ref());
         }
         Ok(())
     }
@@ -260,6 +262,11 @@ impl Source {
             if !sent {
                 return Ok(());
             }
+            match order {
+                Order::Offer(_) => fault::reach_on(Point::OfferSent, link),
+                Order::Commit(_) => fault::reach_on(Point::CommitSent, link),
+                Order::Abort(_) => {}
+            }
             self.orders.pop_front();
         }
         self.post.flush(Neighbour::Successor, link).map(drop)
@@ -267,7 +274,8 @@ impl Source {
 
     fn on_answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Frozen(number, frozen) => {
+            Answer::Frozen(number, mut frozen) => {
+                fault::reach_frozen(self.link.as_ref(), &mut frozen.snapshot);
                 self.outstanding.remove(&number);
                 self.frozen.push(*frozen);
             }
@@ -281,6 +289,7 @@ impl Source {
         match received.message {
             ToSource::Prepared { seq, rejected } => self.on_prepared(seq, &rejected, home),
             ToSource::Started { seq } => {
+                fault::reach_on(Point::StartedReceived, self.link.as_ref());
                 let is_it = |offer: &Offer| offer.seq == seq && offer.stage == Stage::Committed;
                 let place = self.offers.iter().position(is_it);
                 if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
@@ -300,6 +309,7 @@ impl Source {
     }
 
     fn on_prepared(&mut self, seq: u64, rejected: &[Rejected], home: &mut impl Home) {
+        fault::reach_on(Point::PreparedReceived, self.link.as_ref());
         let is_it = |offer: &&mut Offer| offer.seq == seq && offer.stage == Stage::Offered;
         // One that is not there was called off meanwhile.
         let Some(offer) = self.offers.iter_mut().find(is_it) else { return };
@@ -347,6 +357,7 @@ impl Source {
                 // Never seen; the abort says the same to whoever reads.
                 warn!(%error, "an offer could not be revoked");
             }
+            fault::reach_on(Point::Revoked, self.link.as_ref());
             let never_made = self.orders.contains(&Order::Offer(offer.seq));
             self.orders.retain(|order| {
                 *order != Order::Offer(offer.seq) && *order != Order::Commit(offer.seq)

@@ -16,6 +16,7 @@ use super::post::{Neighbour, Post, sendable};
 use super::snapshot::{Frozen, Snapshot};
 use super::wire::{self, Offered, Rejected, ToSource, ToTarget};
 use crate::chain;
+use crate::fault::{self, Point};
 use crate::link::{Link, LinkError, Received};
 
 /// What a target does for the worker it belongs to.
@@ -111,15 +112,22 @@ impl Target {
             let Some(Received { message, descriptors }) = word else { return Ok(received) };
             match message {
                 ToTarget::Offer { seq, count } => {
+                    fault::reach_on(Point::OfferReceived, &self.link);
                     let answer = self.consider(seq, count, descriptors, heir);
                     self.post.queue(Neighbour::Incumbent, &answer);
+                    self.answer_now();
+                    fault::reach_on(Point::PreparedSent, &self.link);
                 }
                 ToTarget::Commit { seq } => {
+                    fault::reach_on(Point::CommitReceived, &self.link);
                     match self.prepared.remove(&seq) {
                         Some(offered) => received += self.serve(offered, Some(seq), heir),
                         // Nothing of that offer could be read.
                         None => self.post.queue(Neighbour::Incumbent, &ToSource::Started { seq }),
                     }
+                    fault::reach_on(Point::Resumed, &self.link);
+                    self.answer_now();
+                    fault::reach_on(Point::StartedSent, &self.link);
                     tokio::task::yield_now().await;
                 }
                 ToTarget::Abort { seq } => drop(self.prepared.remove(&seq)),
@@ -130,6 +138,12 @@ impl Target {
                 }
             }
         }
+    }
+
+    /// Sends what waits for the incumbent if there is room, ahead of the next turn of the loop. What goes wrong
+    /// is met again there.
+    fn answer_now(&self) {
+        let _ = self.post.flush(Neighbour::Incumbent, &self.link);
     }
 
     /// Serves a batch, and tells the incumbent so if it was that one which gave it.

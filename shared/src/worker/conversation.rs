@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use super::mover::{Introduction, migration_link};
+use crate::fault::{self, Point};
 use crate::link::{Link, Received};
 use crate::message::{Drain, GenerationId, Report, ToFront, ToWorker};
 use crate::stance::Stance;
@@ -104,6 +105,7 @@ pub(super) async fn speak(
                         // What ended the link is met again, and handled, by the next receive.
                         warn!(error = &error as &dyn std::error::Error, "could not tell the front");
                     }
+                    fault::reach(Point::after_word(&word));
                 }
                 Some(_) => {}
                 None => return,
@@ -122,16 +124,21 @@ fn obey(
     match order {
         ToWorker::Admit => {
             shared.stance.send_modify(|stance| *stance = stance.admitted());
+            fault::reach(Point::Admitted);
             return Some(true);
         }
         ToWorker::StopAccepting => {
+            fault::reach(Point::StopReceived);
             shared.stance.send_modify(|stance| *stance = stance.stopped());
             return Some(false);
         }
         ToWorker::Lease { epoch } => {
             shared.lease.send_replace(Some(epoch));
         }
-        ToWorker::Drain(drain) => shared.drain(drain),
+        ToWorker::Drain(drain) => {
+            fault::reach(Point::DrainReceived);
+            shared.drain(drain);
+        }
         ToWorker::Report => {
             let report = shared.reporter.get().map_or_else(Report::default, |report| report());
             // A full outbox means the front does not read; it can do without this answer.

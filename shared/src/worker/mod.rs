@@ -43,6 +43,7 @@ pub use self::mover::{Arrival, Migration, Mover};
 pub use self::start::StartFailed;
 use self::start::{open_all, receive_hello, take_link};
 use crate::acceptor::Acceptor;
+use crate::fault::{self, Point};
 use crate::limits::free_descriptors;
 use crate::message::{Drain, Drained, GenerationId, Ready, Report, ToFront};
 use crate::places::Places;
@@ -106,6 +107,7 @@ impl Worker {
     async fn open(
         addresses: &[Address],
     ) -> Result<(Self, Vec<Arc<ListeningSocket>>, Places), StartFailed> {
+        fault::arm();
         let (stance, _) = watch::channel(Stance::Waiting);
         let (lease, _) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -251,6 +253,7 @@ impl Worker {
 
     /// Says that everything has ended, and lets go of the front. The process should exit next.
     pub async fn leave(self, drained: Drained) {
+        fault::reach(Point::Leaving);
         self.say(ToFront::Drained(drained)).await;
         drop(self.outbox);
         // A front that no longer listens learns it from the exit.

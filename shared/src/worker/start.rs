@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use super::LINK_VARIABLE;
+use crate::fault::{self, Point};
 use crate::link::{Link, LinkError};
 use crate::message::{Hello, OLDEST_PROTOCOL, PROTOCOL, ToFront, ToWorker};
 use crate::socket::{Address, ListeningSocket, NotAnAddress, OpenFailed};
@@ -90,6 +91,7 @@ pub(super) async fn receive_hello(
         .map_err(|source| StartFailed::Link { source })?
         .ok_or(StartFailed::FrontGone)?;
     let ToWorker::Hello(hello) = received.message else { return Err(StartFailed::NotHello) };
+    fault::reach(Point::HelloReceived);
     if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
         let refused = StartFailed::Protocol { theirs: hello.protocol };
         // The front also learns it from the exit; in words it can show them.
