@@ -9,6 +9,7 @@
 pub mod binaries;
 mod cli;
 mod family;
+mod faulty;
 mod front;
 mod gate;
 pub mod http;
@@ -23,6 +24,7 @@ mod traffic;
 mod websocket;
 
 pub use cli::Outcome;
+pub use faulty::{FAULT_VARIABLE, faulty_worker, sound_worker};
 pub use front::{Front, TOKEN};
 pub use gate::Gate;
 pub use log::Log;

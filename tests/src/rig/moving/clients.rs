@@ -32,7 +32,7 @@ pub struct Account {
     pub answered: u64,
     /// Whatever a client that notices no takeover would not see.
     pub faults: Vec<String>,
-    /// Whether it was told of a shutdown.
+    /// Whether it was told of a shutdown, or to come back on another connection.
     pub told: bool,
     /// How its connection ended, if it did.
     pub lost: Option<String>,
@@ -110,6 +110,12 @@ impl Clients {
             pairs.all(|(before, now)| now >= before.saturating_add(times)).then_some(())
         })
         .await;
+    }
+
+    /// How many have lost their connections, or were told to stop and have.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        self.answered.iter().filter(|counter| counter.load(Ordering::Relaxed) == NO_MORE).count()
     }
 
     /// Lets each client finish what it has begun, make one last request, and give account.

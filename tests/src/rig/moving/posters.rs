@@ -95,9 +95,7 @@ fn enter(account: &mut Account, answer: &Response, words: &str) {
     } else if !body.contains(&format!("{words}\"")) {
         account.faults.push(format!("{words:?} got another's answer: {body}"));
     }
-    if answer.closes() {
-        account.faults.push(format!("{words:?} was answered with `Connection: close`"));
-    }
+    account.told |= answer.closes();
     let generation = answer.generation();
     if account.generations.last().is_some_and(|last| *last > generation) {
         account.faults.push(format!("{words:?} went back to {generation}"));
