@@ -28,6 +28,8 @@
 //! - Everything that crosses is versioned and limited before it is allocated.
 
 mod blob;
+#[cfg(test)]
+mod fuzzed;
 #[cfg(feature = "http1")]
 pub mod http1;
 #[cfg(feature = "websocket")]

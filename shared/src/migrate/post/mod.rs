@@ -29,6 +29,8 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use self::office::{Bell, Office};
+#[cfg(test)]
+pub(super) use self::outgoing::Text;
 pub(super) use self::outgoing::{FlushFailed, Word};
 use crate::chain;
 use crate::link::Link;
