@@ -1,6 +1,7 @@
 //! Processes that fail at a point of their own code: `handoff::fault` names the points and the acts.
 
 use nix::sys::signal::Signal;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use super::binaries;
 use super::front::Front;
@@ -13,8 +14,14 @@ use super::setup::Program;
 pub const FAULT_VARIABLE: &str = "HOLDFAST_FAULT";
 
 /// The bundled worker with these faults: `source.offer-sent=stop@2`, several separated by commas.
+///
+/// # Panics
+/// In a release build, whose binaries have no faults: nothing would be proved.
 #[must_use]
 pub fn faulty_worker(faults: &str) -> Program {
+    if cfg!(not(debug_assertions)) {
+        panic!("the binaries of a release cannot fail as they are told");
+    }
     Program::new("/usr/bin/env")
         .arg(format!("{FAULT_VARIABLE}={faults}"))
         .arg(binaries::holdfast_worker())
@@ -55,14 +62,26 @@ fn met(log: &Log, point: &str) -> Option<i32> {
 }
 
 impl Process {
-    /// Stops it until [`Self::go_on`].
+    /// Stops it until [`Self::go_on`], unless it is gone.
     pub async fn stand_still(self) {
         self.signal(Signal::SIGSTOP);
-        eventually("it is stopped", async || self.is_stopped().then_some(())).await;
+        let still = || self.is_stopped() || self.is_gone();
+        eventually("it is stopped", async || still().then_some(())).await;
     }
 
     /// Lets it run again.
     pub fn go_on(self) {
         self.signal(Signal::SIGCONT);
+    }
+
+    /// Lets it open as many descriptors as it is allowed to again.
+    ///
+    /// # Panics
+    /// When its limit cannot be changed.
+    pub fn lift_descriptor_limit(self) {
+        let pid = rustix::process::Pid::from_raw(self.pid());
+        let limit = getrlimit(Resource::Nofile);
+        let lifted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        prlimit(pid, Resource::Nofile, lifted).expect("a limit can be lifted");
     }
 }

@@ -11,6 +11,7 @@ mod faults;
 mod half_closed;
 mod handshakes;
 mod in_flight;
+mod soak;
 mod strangers;
 mod websockets;
 

@@ -36,7 +36,7 @@ async fn dies(victim: Side, point: &str, turn: u32) {
     match victim {
         Side::Incumbent => scene.the_incumbent_is_lost().await,
         Side::Successor => scene.the_successor_is_lost().await,
-    }
+    };
 }
 
 /// One worker stands still from the moment on at which a certain point is reached for the nth time.
@@ -65,28 +65,21 @@ macro_rules! at_each {
             use super::{Side, dies, stands_still};
 
             #[tokio::test]
-            async fn an_incumbent_that_dies_leaves_each_connection_served_or_ended() {
-                dies(Side::Incumbent, $point, $late).await;
+            async fn a_worker_that_dies_leaves_each_connection_served_or_ended() {
+                // Side by side, since most of each is waiting.
+                tokio::join!(
+                    dies(Side::Incumbent, $point, $late),
+                    dies(Side::Successor, $point, $late),
+                    dies(Side::Successor, $point, $early),
+                );
             }
 
             #[tokio::test]
-            async fn a_successor_that_dies_leaves_each_connection_served_or_ended() {
-                dies(Side::Successor, $point, $late).await;
-            }
-
-            #[tokio::test]
-            async fn a_successor_that_dies_early_costs_the_canary_at_most() {
-                dies(Side::Successor, $point, $early).await;
-            }
-
-            #[tokio::test]
-            async fn an_incumbent_that_stands_still_is_not_noticed() {
-                stands_still(Side::Incumbent, $point, $late).await;
-            }
-
-            #[tokio::test]
-            async fn a_successor_that_stands_still_is_not_noticed() {
-                stands_still(Side::Successor, $point, $early).await;
+            async fn a_worker_that_stands_still_is_not_noticed() {
+                tokio::join!(
+                    stands_still(Side::Incumbent, $point, $late),
+                    stands_still(Side::Successor, $point, $early),
+                );
             }
         })+
     };

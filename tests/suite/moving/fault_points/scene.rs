@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use handoff::{Connections, GenerationId};
 use holdfast_tests::rig::moving::{Account, Accounts, Clients};
 use holdfast_tests::rig::{
-    Front, Process, Program, RunningTakeover, Setup, Takeover, Tally, Traffic, eventually,
-    sound_worker,
+    Front, Process, Program, RunningTakeover, Setup, Signal, Takeover, Tally, Traffic, eventually,
+    faulty_worker, sound_worker,
 };
 
 use crate::generation;
@@ -41,7 +42,7 @@ pub(super) struct Told {
 
 /// A soak that the canary's move fits into.
 fn soaking(setup: Setup) -> Setup {
-    lively(setup).flag("--soak", "150ms")
+    lively(setup).flag("--soak", "300ms")
 }
 
 impl Scene {
@@ -80,23 +81,58 @@ impl Scene {
     /// Everything has moved, and nobody has noticed.
     pub(super) async fn nobody_notices(self) {
         let Self { front, takeover, audience, .. } = self;
-        let takeover = takeover.end().await;
-        takeover.assert_committed();
-        audience.callers.each_is_answered(1).await;
-        audience.posters.each_is_answered(1).await;
+        audience.notices_nothing_of(&front, takeover, generation(2)).await;
+    }
+
+    /// As [`Self::nobody_notices`], of this takeover and of another one after it.
+    pub(super) async fn nobody_notices_either(self, another: RunningTakeover) {
+        let Self { front, takeover, audience, .. } = self;
+        takeover.end().await.assert_committed();
+        audience.notices_nothing_of(&front, another, generation(3)).await;
+    }
+
+    /// The front has died: whoever serves serves on, and accepts.
+    pub(super) async fn the_front_is_lost(self) {
+        let Self { front, audience, .. } = self;
+        // Only so are its workers known when it is gone.
+        front.signal(Signal::SIGKILL);
+        eventually("it is gone", async || front.process().is_gone().then_some(())).await;
+        audience.callers.each_is_answered(2).await;
+        audience.posters.each_is_answered(2).await;
         audience.newcomer.flows(2).await;
         audience.newcomer.stop().await.assert_no_failures();
-        let all = handoff::Connections { http: CLIENTS as u64, websocket: CLIENTS as u64 };
-        all_with(&front, generation(2), all).await;
-        let moved = drained(&takeover, "moved").total();
-        assert!((40..=41).contains(&moved), "{moved} have moved: {takeover:?}");
-        assert_eq!(accounted(&takeover), moved, "{takeover:?}");
         audience.callers.stop().await.assert_nobody_noticed();
         audience.posters.stop().await.assert_nobody_noticed();
     }
 
+    /// The successor is dropped before it was anybody's: nobody has noticed.
+    pub(super) async fn nothing_has_begun(self) {
+        let Self { front, takeover, audience, .. } = self;
+        takeover.end().await.assert_rolled_back();
+        assert_eq!(front.serving().await.generation, generation(1));
+        let told = audience.settle(&front).await;
+        assert_eq!(told.lost(), 0);
+        told.newcomer.assert_no_failures();
+    }
+
+    /// Whoever has not moved was told, or has ended; and is accounted for.
+    pub(super) async fn not_everybody_has_moved(self) -> (Takeover, Told) {
+        let Self { front, takeover, audience, .. } = self;
+        let takeover = takeover.end().await;
+        takeover.event("committed").unwrap_or_else(|| panic!("not committed: {takeover:?}"));
+        let told = audience.settle(&front).await;
+        assert_eq!(front.serving().await.generation, generation(2), "{takeover:?}");
+        let accounted = accounted(&takeover);
+        assert!(everybody(accounted), "{accounted} are accounted for: {takeover:?}");
+        let (silent, cut) = (told.lost_in_silence() as u64, drained(&takeover, "cut").total());
+        // The newcomer may be one of them.
+        told.newcomer.assert_cut_at_most(usize::from(cut > 0));
+        assert!(silent <= cut, "{silent} ended without a word: {takeover:?}");
+        (takeover, told)
+    }
+
     /// The incumbent has died: the successor serves what was its, and the rest has ended.
-    pub(super) async fn the_incumbent_is_lost(self) {
+    pub(super) async fn the_incumbent_is_lost(self) -> Told {
         let Self { front, incumbent, takeover, audience } = self;
         eventually("it is gone", async || incumbent.is_gone().then_some(())).await;
         let takeover = takeover.end().await;
@@ -104,10 +140,11 @@ impl Scene {
         assert_eq!(front.serving().await.generation, generation(2), "{takeover:?}");
         // It took its own account with it, so none is compared here.
         told.newcomer.assert_cut_at_most(1);
+        told
     }
 
     /// The successor has died: what was its has ended, and whoever else has was told so.
-    pub(super) async fn the_successor_is_lost(self) {
+    pub(super) async fn the_successor_is_lost(self) -> Told {
         let Self { front, takeover, audience, .. } = self;
         let takeover = takeover.end().await;
         let told = audience.settle(&front).await;
@@ -118,17 +155,42 @@ impl Scene {
             assert!(lost <= CANARY, "{lost} were lost: {takeover:?}");
         } else {
             let accounted = accounted(&takeover);
-            assert!((40..=41).contains(&accounted), "{accounted} are accounted for: {takeover:?}");
+            assert!(everybody(accounted), "{accounted} are accounted for: {takeover:?}");
             let moved = drained(&takeover, "moved").total();
             let cut = drained(&takeover, "cut").total();
             let silent = told.lost_in_silence() as u64;
             assert!(silent <= moved + cut, "{silent} ended without a word: {takeover:?}");
         }
         told.newcomer.assert_cut_at_most(1);
+        told
     }
 }
 
 impl Audience {
+    /// Everything moves to this generation, and nobody notices.
+    async fn notices_nothing_of(
+        self,
+        front: &Front,
+        takeover: RunningTakeover,
+        successor: GenerationId,
+    ) {
+        let takeover = takeover.end().await;
+        takeover.assert_committed();
+        self.callers.each_is_answered(1).await;
+        self.posters.each_is_answered(1).await;
+        self.newcomer.flows(2).await;
+        self.newcomer.stop().await.assert_no_failures();
+        let all = Connections { http: CLIENTS as u64, websocket: CLIENTS as u64 };
+        all_with(front, successor, all).await;
+        let moved = drained(&takeover, "moved").total();
+        assert!(moved >= 2 * CLIENTS as u64, "{moved} have moved: {takeover:?}");
+        // The newcomer's may have come to its own end.
+        let accounted = accounted(&takeover);
+        assert!(everybody(accounted), "{accounted} are accounted for: {takeover:?}");
+        self.callers.stop().await.assert_nobody_noticed();
+        self.posters.stop().await.assert_nobody_noticed();
+    }
+
     /// Ends once the front has settled and each client is answered or has lost its connection.
     async fn settle(self, front: &Front) -> Told {
         front.until("one generation serves", |s| s.is_settled()).await;
@@ -159,10 +221,15 @@ impl Told {
     }
 
     /// How many have ended without a word.
-    fn lost_in_silence(&self) -> usize {
+    pub(super) fn lost_in_silence(&self) -> usize {
         let silent = |account: &&Account| account.lost.is_some() && !account.told;
         self.accounts.iter().flat_map(Accounts::iter).filter(silent).count()
     }
+}
+
+/// Whether so many are all of the clients; the newcomer may have been there too.
+const fn everybody(connections: u64) -> bool {
+    connections == 2 * CLIENTS as u64 || connections == 2 * CLIENTS as u64 + 1
 }
 
 /// How many connections the incumbent has accounted for.
@@ -176,8 +243,14 @@ pub(super) async fn while_it_stands(process: Process) {
     process.go_on();
 }
 
-/// The program of whoever reaches this point, with this fault; the other one's is sound.
+/// The programs of the incumbent and the successor, the one with this fault that reaches this point.
 pub(super) fn programs(point: &str, fault: &str) -> (Program, Program) {
-    let faulty = holdfast_tests::rig::faulty_worker(&format!("{point}={fault}"));
-    if point.starts_with("source.") { (faulty, sound_worker()) } else { (sound_worker(), faulty) }
+    const INCUMBENTS: [&str; 3] =
+        ["worker.stop-received", "worker.drain-received", "worker.leaving"];
+    let faulty = faulty_worker(&format!("{point}={fault}"));
+    if point.starts_with("source.") || INCUMBENTS.contains(&point) {
+        (faulty, sound_worker())
+    } else {
+        (sound_worker(), faulty)
+    }
 }
