@@ -1,7 +1,7 @@
 //! Each step of a move, and either worker dying or standing still at it.
 
 use super::scene::{Scene, programs, while_it_stands};
-use holdfast_tests::rig::Signal;
+use holdfast_tests::rig::{Signal, eventually};
 
 /// Who of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,7 @@ async fn dies(victim: Side, point: &str, turn: u32) {
             Side::Successor => scene.successor().await,
         };
         victim.signal(Signal::SIGKILL);
+        eventually("it is gone", async || victim.is_gone().then_some(())).await;
         witness.go_on();
     }
     match victim {
@@ -97,4 +98,19 @@ at_each! {
     commit_received: "target.commit-received", 1, 2;
     resumed: "target.resumed", 1, 2;
     started_sent: "target.started-sent", 1, 2;
+}
+
+#[tokio::test]
+async fn a_successor_that_dies_before_the_commit_is_sent_costs_nobody() {
+    let point = "source.prepared-received";
+    let (incumbent, successor) = programs(point, "stop");
+    // It ends with the successor.
+    let scene = Scene::begin_with(|s| s.flag("--soak", "20s"), incumbent, &successor).await;
+    let witness = scene.front.stopped_at(point).await;
+    let successor = scene.successor().await;
+    successor.signal(Signal::SIGKILL);
+    eventually("it is gone", async || successor.is_gone().then_some(())).await;
+    witness.go_on();
+    let told = scene.the_successor_is_lost().await;
+    assert_eq!(told.lost(), 0, "nothing was its own");
 }
