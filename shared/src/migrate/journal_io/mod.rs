@@ -1,4 +1,4 @@
-//! Between tungstenite and the socket: reads are journalled, writes can be kept instead of sent.
+//! Between tungstenite and the socket: reads go through a journal, writes can be kept instead of sent.
 //!
 //! ```text
 //!            tungstenite
@@ -16,6 +16,7 @@
 
 mod frame;
 mod journal;
+mod spare;
 
 use std::io;
 use std::pin::Pin;
@@ -120,7 +121,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for JournalIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.journal.give_again(buffer) {
+        if this.journal.give(buffer) {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(room) = this.journal.room(buffer.remaining()) {
+            let mut room = ReadBuf::new(room);
+            let Poll::Ready(outcome) = Pin::new(&mut this.io).poll_read(context, &mut room) else {
+                this.journal.rest();
+                return Poll::Pending;
+            };
+            let read = room.filled().len();
+            outcome?;
+            this.journal.read(read);
+            this.journal.give(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
