@@ -3,7 +3,6 @@
 //! The requests are bytes made once and answers are only counted, so that the client takes as little
 //! of the cores it shares with the worker as it can.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
@@ -14,6 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
+
+use crate::cpu::cpu_time;
 
 /// How many threads the clients run on.
 const THREADS: usize = 2;
@@ -93,19 +94,6 @@ pub(crate) async fn drive(
     let rate = answers as f64 / duration.as_secs_f64();
     let spent = after.saturating_sub(before).as_secs_f64();
     Round { rate, worker_us: spent * 1e6 / (rate * took.as_secs_f64()) }
-}
-
-/// What all threads of a process have run so far, in ns of the scheduler's own count
-/// (Documentation/scheduler/sched-stats.rst, `/proc/<pid>/schedstat`).
-fn cpu_time(process: Process) -> Duration {
-    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", process.pid())) else {
-        return Duration::ZERO;
-    };
-    let spent = |thread: io::Result<fs::DirEntry>| {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    Duration::from_nanos(threads.filter_map(spent).sum())
 }
 
 /// One thread's share of the connections, and how many answers they got that count.

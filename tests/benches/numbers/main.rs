@@ -16,9 +16,11 @@
 
 mod clients;
 mod closed_loop;
+mod cpu;
 mod crash;
 mod figures;
 mod ledger;
+mod pairs;
 mod report;
 mod size;
 mod story;

@@ -14,9 +14,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::closed_loop::{self, CONNECTIONS, Reuse, Round};
-use crate::figures::Ratios;
+use crate::closed_loop::{self, CONNECTIONS, Reuse};
 use crate::ledger::Promise;
+use crate::pairs::{Pair, print_cost};
 use crate::report::{Goal, Report};
 
 /// How many pairs of each kind.
@@ -25,13 +25,6 @@ const PAIRS: usize = 11;
 const TURN: Duration = Duration::from_millis(400);
 /// The least that is left of the worker's own throughput.
 const GOAL: f64 = 0.98;
-
-/// The same requests to either side.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    under: Round,
-    alone: Round,
-}
 
 pub(crate) async fn measure(report: &Report) -> Promise {
     report.heading(
@@ -51,7 +44,8 @@ pub(crate) async fn measure(report: &Report) -> Promise {
         let under = (worker, front.tcp());
         let lonely = Lonely::start(&directory).await;
         for reuse in [Reuse::KeepAlive, Reuse::NewConnections] {
-            pairs.push((reuse, drive(under, lonely.side(), reuse, number).await));
+            let drive = |side| closed_loop::drive(side, reuse, TURN);
+            pairs.push((reuse, Pair::in_turns(number, under, lonely.side(), drive).await));
         }
     }
     for (reuse, words) in [
@@ -64,56 +58,14 @@ pub(crate) async fn measure(report: &Report) -> Promise {
     Promise::Kept
 }
 
-/// Drives both sides in two turns each, so that a machine that gets slower slows both alike; every
-/// other pair begins with the other side.
-async fn drive(
-    under: (Process, SocketAddr),
-    alone: (Process, SocketAddr),
-    reuse: Reuse,
-    number: usize,
-) -> Pair {
-    let (first, second) = if number.is_multiple_of(2) { (under, alone) } else { (alone, under) };
-    let mut rounds = Vec::new();
-    for side in [first, second, second, first] {
-        rounds.push(closed_loop::drive(side, reuse, TURN).await);
-    }
-    let outer = Round::mean(rounds[0], rounds[3]);
-    let inner = Round::mean(rounds[1], rounds[2]);
-    if number.is_multiple_of(2) {
-        Pair { under: outer, alone: inner }
-    } else {
-        Pair { under: inner, alone: outer }
-    }
-}
-
 fn print(report: &Report, words: &str, pairs: &[Pair]) {
-    let ratios: Ratios = pairs.iter().map(|pair| pair.under.rate / pair.alone.rate).collect();
+    let ratios = Pair::ratios(pairs);
     report.figure_with_goal(
         &format!("{words}: ratio, median of pairs"),
         &format!("{:.3}", ratios.median()),
         Goal::new("≥ 0.98", ratios.median() >= GOAL),
     );
-    report.figure("    of each pair, sorted", &ratios.all());
-    let rates = |of: fn(&Pair) -> Round| {
-        let median = pairs.iter().map(|pair| of(pair).rate).collect::<Ratios>().median();
-        format!("{median:.0}/s")
-    };
-    let (under, alone) = (rates(|pair| pair.under), rates(|pair| pair.alone));
-    report.figure("    median rate under the front, alone", &format!("{under}, {alone}"));
-    let spent: Ratios =
-        pairs.iter().map(|pair| pair.alone.worker_us / pair.under.worker_us).collect();
-    let costs = |of: fn(&Pair) -> Round| {
-        pairs.iter().map(|pair| of(pair).worker_us).collect::<Ratios>().median()
-    };
-    report.figure(
-        "    worker's CPU time per answer under the front, alone",
-        &format!(
-            "{:.1} µs, {:.1} µs; alone ÷ under, median of pairs {:.3}",
-            costs(|pair| pair.under),
-            costs(|pair| pair.alone),
-            spent.median()
-        ),
-    );
+    print_cost(report, pairs, ("under the front", "alone"), "worker", "answer");
 }
 
 /// A worker without a front, ended when it is dropped.
