@@ -8,6 +8,7 @@
 //! | `size` | `size.rs` | the front's memory and descriptors before and after takeovers |
 //! | `throughput` | `throughput.rs` | the worker under the front against the same worker alone |
 //! | `crash` | `crash.rs` | from the only worker's death to the next answer |
+//! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //!
 //! **Invariants**
 //! - No number fails the run for being slow: goal and result stand side by side. Only a lost request
@@ -18,6 +19,8 @@ mod clients;
 mod closed_loop;
 mod cpu;
 mod crash;
+mod echo_loop;
+mod echo_server;
 mod figures;
 mod ledger;
 mod pairs;
@@ -26,6 +29,7 @@ mod size;
 mod story;
 mod takeovers;
 mod throughput;
+mod wrappers;
 
 use std::process::ExitCode;
 
@@ -42,10 +46,12 @@ enum Measurement {
     Size,
     Throughput,
     Crash,
+    Wrappers,
 }
 
 impl Measurement {
-    const ALL: [Self; 4] = [Self::Takeovers, Self::Size, Self::Throughput, Self::Crash];
+    const ALL: [Self; 5] =
+        [Self::Takeovers, Self::Size, Self::Throughput, Self::Crash, Self::Wrappers];
 
     const fn name(self) -> &'static str {
         match self {
@@ -53,6 +59,7 @@ impl Measurement {
             Self::Size => "size",
             Self::Throughput => "throughput",
             Self::Crash => "crash",
+            Self::Wrappers => "wrappers",
         }
     }
 
@@ -62,6 +69,7 @@ impl Measurement {
             Self::Size => size::measure(report).await,
             Self::Throughput => throughput::measure(report).await,
             Self::Crash => crash::measure(report).await,
+            Self::Wrappers => wrappers::measure(report).await,
         }
     }
 }
@@ -69,6 +77,9 @@ impl Measurement {
 fn main() -> ExitCode {
     let report = Report;
     let mut words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == echo_server::WORD) {
+        return echo_server::run();
+    }
     // Cargo says `--bench` when it measures; `cargo test --all-targets` only wants it to start.
     let Some(at) = words.iter().position(|word| word == "--bench") else {
         report.note("nothing measured: use cargo bench");
