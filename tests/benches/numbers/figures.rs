@@ -17,6 +17,11 @@ impl FromIterator<Duration> for Durations {
 }
 
 impl Durations {
+    /// Whether nothing was measured.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
     /// The one that half of them do not exceed.
     pub(crate) fn median(&self) -> Duration {
         self.percentile(50)
@@ -24,7 +29,12 @@ impl Durations {
 
     /// The one that so many of a hundred do not exceed (nearest rank); zero when there is none.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
-        let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
+        self.permille(10 * percent)
+    }
+
+    /// The one that so many of a thousand do not exceed (nearest rank); zero when there is none.
+    pub(crate) fn permille(&self, permille: usize) -> Duration {
+        let rank = (self.sorted.len() * permille).div_ceil(1000).max(1);
         self.sorted.get(rank - 1).copied().unwrap_or_default()
     }
 

@@ -1,6 +1,7 @@
 //! The numbers Holdfast promises, measured on release binaries, as one report.
 //!
-//! `cargo bench -p holdfast-tests` takes all of them, `-- takeovers` only that one.
+//! `cargo bench -p holdfast-tests` takes all of them, `-- takeovers` only that one, and
+//! `-- moving --connections 1000` that one with fewer connections than it would take itself.
 //!
 //! | name | file | what is measured |
 //! | --- | --- | --- |
@@ -8,6 +9,8 @@
 //! | `size` | `size.rs` | the front's memory and descriptors before and after takeovers |
 //! | `throughput` | `throughput.rs` | the worker under the front against the same worker alone |
 //! | `crash` | `crash.rs` | from the only worker's death to the next answer |
+//! | `moving` | `moving.rs` | how long 10,000 WebSockets take to move, each one's pause, its CPU time |
+//! | `idle-websockets` | `idle_websockets.rs` | the worker's memory with 10,000 of them |
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //!
 //! **Invariants**
@@ -22,9 +25,14 @@ mod crash;
 mod echo_loop;
 mod echo_server;
 mod figures;
+mod fleet;
+mod idle_websockets;
 mod ledger;
+mod moving;
 mod pairs;
+mod pauses;
 mod report;
+mod scale;
 mod size;
 mod story;
 mod takeovers;
@@ -35,6 +43,7 @@ use std::process::ExitCode;
 
 use ledger::Promise;
 use report::Report;
+use scale::Scale;
 
 /// The command line is not understood (sysexits.h).
 const USAGE: u8 = 64;
@@ -46,12 +55,21 @@ enum Measurement {
     Size,
     Throughput,
     Crash,
+    Moving,
+    IdleWebSockets,
     Wrappers,
 }
 
 impl Measurement {
-    const ALL: [Self; 5] =
-        [Self::Takeovers, Self::Size, Self::Throughput, Self::Crash, Self::Wrappers];
+    const ALL: [Self; 7] = [
+        Self::Takeovers,
+        Self::Size,
+        Self::Throughput,
+        Self::Crash,
+        Self::Moving,
+        Self::IdleWebSockets,
+        Self::Wrappers,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -59,16 +77,20 @@ impl Measurement {
             Self::Size => "size",
             Self::Throughput => "throughput",
             Self::Crash => "crash",
+            Self::Moving => "moving",
+            Self::IdleWebSockets => "idle-websockets",
             Self::Wrappers => "wrappers",
         }
     }
 
-    async fn take(self, report: &Report) -> Promise {
+    async fn take(self, report: &Report, scale: Scale) -> Promise {
         match self {
             Self::Takeovers => takeovers::measure(report).await,
             Self::Size => size::measure(report).await,
             Self::Throughput => throughput::measure(report).await,
             Self::Crash => crash::measure(report).await,
+            Self::Moving => moving::measure(report, scale).await,
+            Self::IdleWebSockets => idle_websockets::measure(report, scale).await,
             Self::Wrappers => wrappers::measure(report).await,
         }
     }
@@ -86,9 +108,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     words.remove(at);
-    let Some(chosen) = choose(&words) else {
+    let Some((chosen, scale)) = choose(&words) else {
         let names = Measurement::ALL.map(Measurement::name);
-        report.note(&format!("no such measurement: {words:?}; there are {names:?}"));
+        report.note(&format!(
+            "no such measurement: {words:?}; there are {names:?}, and `--connections N`"
+        ));
         return ExitCode::from(USAGE);
     };
     report.begin(&words);
@@ -96,7 +120,7 @@ fn main() -> ExitCode {
     let runtime = runtime.expect("an event loop can be made");
     let mut promise = Promise::Kept;
     for measurement in chosen {
-        promise = promise.and(runtime.block_on(measurement.take(&report)));
+        promise = promise.and(runtime.block_on(measurement.take(&report, scale)));
     }
     report.end(promise);
     match promise {
@@ -105,11 +129,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// The measurements of these names, or all of them; `None` when a name is none.
-fn choose(words: &[String]) -> Option<Vec<Measurement>> {
-    if words.is_empty() {
-        return Some(Measurement::ALL.to_vec());
+/// The measurements of these names, or all of them, and their scale; `None` when a word is neither a
+/// name nor a scale.
+fn choose(words: &[String]) -> Option<(Vec<Measurement>, Scale)> {
+    let (mut chosen, mut scale) = (Vec::new(), Scale::default());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "--connections" {
+            scale = Scale::of(words.next()?.parse().ok()?);
+        } else {
+            chosen.push(Measurement::ALL.into_iter().find(|m| m.name() == word)?);
+        }
     }
-    let named = |word: &String| Measurement::ALL.into_iter().find(|m| m.name() == word);
-    words.iter().map(named).collect()
+    if chosen.is_empty() {
+        chosen.extend(Measurement::ALL);
+    }
+    Some((chosen, scale))
 }

@@ -19,7 +19,7 @@ const GOAL: u64 = 4_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     /// In bytes, as `/proc/PID/smaps_rollup` has it: `VmRSS` lags behind by some pages (proc(5)).
-    resident: u64,
+    pub(crate) resident: u64,
     /// The part of it that is no file's: heap, stack and what was written of data.
     anonymous: u64,
     descriptors: usize,
@@ -53,7 +53,7 @@ impl fmt::Display for Size {
 
 /// `3.94 MB`, of a million bytes each.
 #[expect(clippy::cast_precision_loss, reason = "two digits of it are shown")]
-fn in_mb(bytes: u64) -> String {
+pub(crate) fn in_mb(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }
 

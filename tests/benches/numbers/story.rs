@@ -1,4 +1,5 @@
-//! What the front's own log says of a takeover or a crash, and when: lines of JSON, to the µs.
+//! What the logs of the front and its workers say of a takeover or a crash, and when: lines of JSON,
+//! to the µs.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -41,7 +42,7 @@ fn parse_seconds(word: &str) -> Option<Duration> {
     (micros.len() == 6).then_some(whole + Duration::from_micros(micros.parse().ok()?))
 }
 
-/// One line of the front's log.
+/// One line of a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) at: Moment,
@@ -64,8 +65,10 @@ impl Line {
     }
 }
 
-/// The front's log, read line by line as it is written. Give the front a `--log-file`, so that its
-/// workers write elsewhere.
+/// The file that a front is given as its `--log-file`, in which its workers write.
+pub(crate) const WORKERS_LOG: &str = "workers.log";
+
+/// A log, read line by line as it is written.
 #[derive(Debug)]
 pub(crate) struct Story {
     file: File,
@@ -73,18 +76,27 @@ pub(crate) struct Story {
 }
 
 impl Story {
-    /// Everything from here on.
+    /// Everything the front writes from here on. Give it a `--log-file`, so that its workers write
+    /// elsewhere.
     pub(crate) fn of(front: &Front) -> Self {
-        let file = File::open(front.directory().join("front.log"));
-        let mut story =
-            Self { file: file.expect("the rig keeps a front's log here"), unread: Vec::new() };
+        Self::of_file(front, "front.log")
+    }
+
+    /// Everything the workers of a front with [`WORKERS_LOG`] write from here on.
+    pub(crate) fn of_workers(front: &Front) -> Self {
+        Self::of_file(front, WORKERS_LOG)
+    }
+
+    fn of_file(front: &Front, name: &str) -> Self {
+        let file = File::open(front.directory().join(name)).expect("a running front has its logs");
+        let mut story = Self { file, unread: Vec::new() };
         story.read();
         story
     }
 
     /// The lines that were written since the last call.
     pub(crate) fn read(&mut self) -> Vec<Line> {
-        self.file.read_to_end(&mut self.unread).expect("the front's log can be read");
+        self.file.read_to_end(&mut self.unread).expect("a log can be read");
         let end = self.unread.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let whole: Vec<u8> = self.unread.drain(..end).collect();
         String::from_utf8_lossy(&whole).lines().filter_map(Line::parse).collect()
