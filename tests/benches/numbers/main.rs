@@ -12,6 +12,7 @@
 //! | `moving` | `moving.rs` | how long 10,000 WebSockets take to move, each one's pause, its CPU time |
 //! | `idle-websockets` | `idle_websockets.rs` | the worker's memory with 10,000 of them |
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
+//! | `latency` | `latency.rs` | HTTP latency around a takeover, and around a reload of its peers |
 //!
 //! **Invariants**
 //! - No number fails the run for being slow: goal and result stand side by side. Only a lost request
@@ -27,10 +28,13 @@ mod echo_server;
 mod figures;
 mod fleet;
 mod idle_websockets;
+mod latency;
 mod ledger;
 mod moving;
+mod open_loop;
 mod pairs;
 mod pauses;
+mod peers;
 mod report;
 mod scale;
 mod size;
@@ -58,10 +62,11 @@ enum Measurement {
     Moving,
     IdleWebSockets,
     Wrappers,
+    Latency,
 }
 
 impl Measurement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Takeovers,
         Self::Size,
         Self::Throughput,
@@ -69,6 +74,7 @@ impl Measurement {
         Self::Moving,
         Self::IdleWebSockets,
         Self::Wrappers,
+        Self::Latency,
     ];
 
     const fn name(self) -> &'static str {
@@ -80,6 +86,7 @@ impl Measurement {
             Self::Moving => "moving",
             Self::IdleWebSockets => "idle-websockets",
             Self::Wrappers => "wrappers",
+            Self::Latency => "latency",
         }
     }
 
@@ -92,6 +99,7 @@ impl Measurement {
             Self::Moving => moving::measure(report, scale).await,
             Self::IdleWebSockets => idle_websockets::measure(report, scale).await,
             Self::Wrappers => wrappers::measure(report).await,
+            Self::Latency => latency::measure(report, scale).await,
         }
     }
 }
