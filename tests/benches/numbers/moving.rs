@@ -15,7 +15,7 @@
 use std::time::{Duration, Instant};
 
 use holdfast_tests::rig::http::{Request, ask};
-use holdfast_tests::rig::{Front, PATIENCE, Process, Signal, soon};
+use holdfast_tests::rig::{Front, Process, Signal, Status, soon};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::cpu::cpu_time;
@@ -100,7 +100,7 @@ pub(crate) async fn measure(report: &Report, scale: Scale) -> Promise {
     let still = stage.nobody_moves(took.median()).await;
     let mut costs = Vec::new();
     for _ in 0..COUNTED {
-        costs.push(stage.count().await);
+        costs.extend(stage.count().await);
         stage.fleet.call_each().await;
     }
     // What was said twice shows at the next call.
@@ -150,6 +150,10 @@ fn still_summary(still: &[Pause], of: fn(&Pause) -> Duration) -> String {
 }
 
 fn print_costs(report: &Report, costs: &[Cost]) {
+    if costs.is_empty() {
+        report.figure("CPU time", "not measured: no incumbent stayed until it could be read");
+        return;
+    }
     for (side, of) in [
         ("incumbent", (|cost| cost.incumbent) as fn(&Cost) -> f64),
         ("successor", |cost| cost.successor),
@@ -250,8 +254,9 @@ impl Stage {
         pauses
     }
 
-    /// One takeover in silence, with an incumbent that stays until its CPU time was read.
-    async fn count(&mut self) -> Cost {
+    /// One takeover in silence, with an incumbent that stays until its CPU time was read; `None` if it was
+    /// gone all the same.
+    async fn count(&mut self) -> Option<Cost> {
         let incumbent = self.serving().await;
         let address = self.front.address();
         let slow = tokio::spawn(async move {
@@ -259,20 +264,18 @@ impl Stage {
             ask(&address, request).await
         });
         let mut story = Story::of(&self.front);
-        let is_slow = |status: &holdfast_tests::rig::Status| {
-            status.serving().is_some_and(|serving| serving.in_flight == Some(1))
-        };
+        let is_slow =
+            |status: &Status| status.serving().is_some_and(|serving| serving.in_flight == Some(1));
         self.front.until("the slow request is under way", is_slow).await;
         self.front.signal(Signal::SIGUSR1);
-        let mut before = None;
-        while before.is_none() {
-            sleep(GLANCE).await;
-            if story.read().iter().any(|line| line.message == "switched") {
-                let successor = self.successor_of(incumbent).expect("a successor runs");
-                before = Some((successor, cpu_time(incumbent), cpu_time(successor)));
+        soon("the takeover switches", async {
+            while !story.read().iter().any(|line| line.message == "switched") {
+                sleep(GLANCE).await;
             }
-        }
-        let (successor, incumbent_before, successor_before) = before.expect("waited for");
+        })
+        .await;
+        let successor = self.successor_of(incumbent).expect("a successor runs");
+        let (incumbent_before, successor_before) = (cpu_time(incumbent), cpu_time(successor));
         soon("all have moved", async {
             while descriptors_listed(incumbent) > FEW {
                 sleep(AFTERMATH).await;
@@ -280,16 +283,14 @@ impl Stage {
         })
         .await;
         sleep(AFTERMATH).await;
+        // Nothing is left to be read of one that is gone.
         let incumbent_spent = cpu_time(incumbent).checked_sub(incumbent_before);
         let successor_spent = cpu_time(successor).saturating_sub(successor_before);
-        let answered = tokio::time::timeout(PATIENCE, slow).await;
-        answered.expect("in time").expect("it does not panic").expect("the slow one is answered");
+        let answered = soon("an answer to the slow request", slow).await;
+        answered.expect("it does not panic").expect("the slow request is answered");
         #[expect(clippy::cast_precision_loss, reason = "some thousands")]
         let for_each = |spent: Duration| spent.as_secs_f64() * 1e6 / self.clients as f64;
-        Cost {
-            incumbent: for_each(incumbent_spent.expect("the slow request keeps it")),
-            successor: for_each(successor_spent),
-        }
+        Some(Cost { incumbent: for_each(incumbent_spent?), successor: for_each(successor_spent) })
     }
 }
 
