@@ -142,8 +142,6 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     for condition in conditions {
         condition.met();
     }
-    let census = Arc::clone(&gateway.census);
-    worker.on_report(move || census.report());
 
     let arrivals = Arc::new(Arrivals::new(Arc::clone(&gateway)));
     let migration =
@@ -152,6 +150,16 @@ async fn live(args: Args) -> Result<(), RunFailed> {
         arrivals.seat_in(migration.roster.clone());
         gateway.moves(migration.moved.clone());
     }
+    let (census, roster) =
+        (Arc::clone(&gateway.census), migration.as_ref().map(|migration| migration.roster.clone()));
+    worker.on_report(move || {
+        let mut report = census.report();
+        // Those that are frozen have no task here that would be counted.
+        let on_the_way = roster.as_ref().map_or_else(Connections::default, Roster::on_the_way);
+        report.connections.http += on_the_way.http;
+        report.connections.websocket += on_the_way.websocket;
+        report
+    });
     let mut doors = JoinSet::new();
     for acceptor in acceptors {
         doors.spawn(tend(

@@ -6,9 +6,9 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
+use rustix::io::{Errno, pread};
 
 /// An attachment that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +43,26 @@ pub(super) fn write(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The bytes of a memfd, at most `most`: its length is looked at before anything is allocated.
+/// The bytes of a memfd, at most `most`: its length is looked at before anything is allocated. It opens no
+/// descriptor, since there may be none to be had.
 pub(super) fn read(memfd: &OwnedFd, most: usize) -> Result<Vec<u8>, NotABlob> {
-    let failed = |source| NotABlob::Read { source };
-    let file = File::from(memfd.try_clone().map_err(failed)?);
-    let length = file.metadata().map_err(failed)?.len();
+    let failed = |error: Errno| NotABlob::Read { source: error.into() };
+    let length = fstat(memfd).map_err(failed)?.st_size;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if length > most {
         return Err(NotABlob::TooLarge { claimed: length, most });
     }
     let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    let mut read = 0;
+    while read < length {
+        let more = pread(memfd, &mut bytes[read..], read as u64).map_err(failed)?;
+        if more == 0 {
+            // It was taken back meanwhile.
+            bytes.truncate(read);
+            break;
+        }
+        read += more;
+    }
     Ok(bytes)
 }
 

@@ -62,21 +62,27 @@ impl Links {
 }
 
 /// How many of a batch are of each kind.
-fn kinds(batch: &[Frozen]) -> Connections {
+pub(super) fn kinds(batch: &[Frozen]) -> Connections {
     let of = |kind| batch.iter().filter(|frozen| frozen.snapshot.kind == kind).count() as u64;
     Connections { http: of(Kind::Http1), websocket: of(Kind::WebSocket) }
 }
 
 pub(super) fn sum(connections: Connections, batch: &[Frozen]) -> Connections {
-    let more = kinds(batch);
+    plus(connections, kinds(batch))
+}
+
+pub(super) fn less(connections: Connections, batch: &[Frozen]) -> Connections {
+    minus(connections, kinds(batch))
+}
+
+pub(super) const fn plus(connections: Connections, more: Connections) -> Connections {
     Connections {
         http: connections.http + more.http,
         websocket: connections.websocket + more.websocket,
     }
 }
 
-pub(super) fn less(connections: Connections, batch: &[Frozen]) -> Connections {
-    let fewer = kinds(batch);
+pub(super) const fn minus(connections: Connections, fewer: Connections) -> Connections {
     Connections {
         http: connections.http.saturating_sub(fewer.http),
         websocket: connections.websocket.saturating_sub(fewer.websocket),

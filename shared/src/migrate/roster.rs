@@ -16,7 +16,9 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::{mpsc, watch};
 
+use super::progress::{kinds, minus, plus};
 use super::snapshot::Frozen;
+use crate::message::Connections;
 
 /// Nobody has asked.
 const LEFT_ALONE: u8 = 0;
@@ -43,6 +45,7 @@ struct Shared {
 struct Seated {
     next: u64,
     seats: BTreeMap<u64, Arc<Wish>>,
+    on_the_way: Connections,
 }
 
 /// What is wanted of one connection.
@@ -102,8 +105,21 @@ impl Roster {
         let _ = self.shared.present.subscribe().wait_for(|present| *present == 0).await;
     }
 
-    /// One that was here is not any more: it has ended, or serves elsewhere.
-    pub(super) fn departed(&self, connections: usize) {
+    /// The connections that are frozen, and not yet started elsewhere: nobody's task, and here all the same.
+    #[must_use]
+    pub fn on_the_way(&self) -> Connections {
+        self.seated().on_the_way
+    }
+
+    /// Frozen ones are not any more: they serve elsewhere, or here again.
+    pub(super) fn departed(&self, connections: Connections) {
+        let mut seated = self.seated();
+        seated.on_the_way = minus(seated.on_the_way, connections);
+        drop(seated);
+        self.are_gone(usize::try_from(connections.total()).unwrap_or(usize::MAX));
+    }
+
+    fn are_gone(&self, connections: usize) {
         self.shared.present.send_modify(|present| *present = present.saturating_sub(connections));
     }
 
@@ -198,7 +214,10 @@ impl Seat {
     /// Gives the connection away.
     pub fn give(mut self, frozen: Frozen) {
         if let Some(roster) = self.roster.take() {
-            roster.seated().seats.remove(&self.number);
+            let mut seated = roster.seated();
+            seated.seats.remove(&self.number);
+            seated.on_the_way = plus(seated.on_the_way, kinds(std::slice::from_ref(&frozen)));
+            drop(seated);
             roster.answer(Answer::Frozen(self.number, Box::new(frozen)));
         }
     }
@@ -208,7 +227,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(roster) = self.roster.take() {
             roster.seated().seats.remove(&self.number);
-            roster.departed(1);
+            roster.are_gone(1);
             if self.is_wanted() {
                 roster.answer(Answer::Gone(self.number));
             }

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::blob;
 use super::post::{FlushFailed, Mailbox, Neighbour, Post, sendable};
-use super::progress::{Extent, Links, Moved, Returned, less, sum};
+use super::progress::{Extent, Links, Moved, Returned, kinds, less, sum};
 use super::roster::{Answer, Roster};
 use super::snapshot::Frozen;
 use super::wire::{self, Rejected, ToSource, ToTarget, WAVE};
@@ -156,8 +156,8 @@ impl Source {
             // Without a link, too: one that was asked in time may freeze after the link's end.
             if extent == Extent::Nothing || self.link.is_none() {
                 self.call_off(&mut home);
-            } else if let Err(error) = self.advance(extent) {
-                self.unlink(&error, &mut home);
+            } else {
+                self.advance(extent, &mut home);
             }
             if let Err(error) = self.flush() {
                 self.unlink(&error, &mut home);
@@ -195,18 +195,19 @@ impl Source {
 
     /// Offers what is frozen, or asks the next wave. A wave is offered when all of it has answered,
     /// so that its first does not wait long for its last.
-    fn advance(&mut self, extent: Extent) -> std::io::Result<()> {
+    fn advance(&mut self, extent: Extent, home: &mut impl Home) {
         while self.outstanding.is_empty() && self.offers.len() < MOST_OFFERS {
             if !self.frozen.is_empty() {
                 let rest = self.frozen.split_off(self.frozen.len().min(WAVE));
-                let memfd = wire::pack(&self.frozen);
                 let batch = std::mem::replace(&mut self.frozen, rest);
-                let memfd = match memfd {
+                let memfd = match wire::pack(&batch) {
                     Ok(memfd) => memfd,
                     Err(error) => {
-                        // They come back when the link is given up.
-                        self.frozen.extend(batch);
-                        return Err(error);
+                        // This process may open no more descriptors at the moment.
+                        warn!(%error, connections = batch.len(), "connections stay");
+                        self.resting_until = Some(Instant::now() + REST);
+                        self.thaw(batch, home);
+                        continue;
                     }
                 };
                 self.seq += 1;
@@ -216,20 +217,19 @@ impl Source {
                 continue;
             }
             let most = match extent {
-                Extent::Canary if self.unasked > 0 => return Ok(()),
+                Extent::Canary if self.unasked > 0 => return,
                 Extent::Canary => CANARY,
                 Extent::Everything | Extent::Nothing => WAVE,
             };
             if self.resting_until.is_some() {
-                return Ok(());
+                return;
             }
             let asked = self.roster.ask(self.unasked, most);
-            let Some(last) = asked.last() else { return Ok(()) };
+            let Some(last) = asked.last() else { return };
             self.unasked = last + 1;
             self.outstanding.extend(asked);
             fault::reach_on(Point::Asked, self.link.as_ref());
         }
-        Ok(())
     }
 
     /// Sends what there is room for. What the post has for the successor goes ahead of a commit, so that a
@@ -294,7 +294,7 @@ impl Source {
                 let place = self.offers.iter().position(is_it);
                 if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
                     self.post.started(offer.mailboxes());
-                    self.roster.departed(offer.batch.len());
+                    self.roster.departed(kinds(&offer.batch));
                     debug!(connections = offer.batch.len(), "moved");
                 }
             }
@@ -320,6 +320,7 @@ impl Source {
         // From the end, so that the places of the others stay.
         for refused in refused.into_iter().rev() {
             let frozen = offer.batch.remove(refused.index);
+            let one = kinds(std::slice::from_ref(&frozen));
             if refused.later {
                 self.resting_until = Some(Instant::now() + REST);
                 home.resume(frozen, Returned::Aborted);
@@ -327,7 +328,7 @@ impl Source {
                 self.progress.send_modify(|progress| progress.rejected += 1);
                 home.resume(frozen, Returned::Rejected);
             }
-            self.roster.departed(1);
+            self.roster.departed(one);
         }
         if let Some(first) = rejected.first() {
             let (reason, later) = (&first.reason, first.later);
@@ -387,7 +388,7 @@ impl Source {
                 progress.moved = less(progress.moved, &offer.batch);
                 progress.lost = sum(progress.lost, &offer.batch);
             });
-            self.roster.departed(offer.batch.len());
+            self.roster.departed(kinds(&offer.batch));
         }
         self.post.unlink(Neighbour::Successor);
         self.progress.send_modify(|progress| progress.linked = false);
@@ -396,9 +397,10 @@ impl Source {
 
     fn thaw(&self, batch: Vec<Frozen>, home: &mut impl Home) {
         for frozen in batch {
+            let one = kinds(std::slice::from_ref(&frozen));
             home.resume(frozen, Returned::Aborted);
             // It has a seat of its own again by now.
-            self.roster.departed(1);
+            self.roster.departed(one);
         }
     }
 }

@@ -46,18 +46,18 @@ at_each! {
 /// A successor that stands still with an offer until the drain's last quarter, when the incumbent takes
 /// back what it had offered, with this fault.
 async fn called_off(act: &str) -> (Scene, Process) {
-    let incumbent = faulty_worker(&format!("source.abort-sent={act}"));
+    let incumbent = faulty_worker(&format!("source.revoked={act}"));
     let successor = faulty_worker("target.offer-received=stop@2");
     let scene = Scene::begin_with(|s| s.flag("--drain-timeout", "4s"), incumbent, &successor).await;
     let successor = scene.front.stopped_at("target.offer-received").await;
-    scene.front.met("source.abort-sent").await;
+    scene.front.met("source.revoked").await;
     (scene, successor)
 }
 
 #[tokio::test]
 async fn an_incumbent_that_stands_still_as_it_calls_a_move_off_tells_everybody_to_come_back() {
     let (scene, successor) = called_off("stop").await;
-    while_it_stands(scene.front.stopped_at("source.abort-sent").await).await;
+    while_it_stands(scene.front.stopped_at("source.revoked").await).await;
     eventually("the incumbent is gone", async || scene.incumbent.is_gone().then_some(())).await;
     successor.go_on();
     let (takeover, _) = scene.not_everybody_has_moved().await;
