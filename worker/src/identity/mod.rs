@@ -1,8 +1,10 @@
 //! Who is asking, and what they may ask for.
 //!
-//! The shared token is all there is yet; devices and their own tokens are admitted beside it.
+//! A client knows the shared token, or it is a device that was approved and has a token of its own.
 
+mod device;
 mod locality;
+mod rights;
 mod scopes;
 mod token;
 
