@@ -2,12 +2,31 @@
 //!
 //! A client knows the shared token, or it is a device that was approved and has a token of its own.
 
+mod administration;
+mod approval;
 mod device;
+mod devices;
+mod ledger;
 mod locality;
+mod paired;
+mod pairing;
+mod pending;
+mod requirement;
+mod revocations;
 mod rights;
 mod scopes;
 mod token;
 
+#[expect(unused_imports, reason = "the methods that clients call are wired apart")]
+pub(crate) use administration::{
+    AdministrationRefused, Approved, Caller, Listed, Rejected, Removed, Rotated, TokenRevoked,
+};
+pub(crate) use device::{Claim, Device, DeviceRefused, Statement};
+pub(crate) use devices::Devices;
+pub(crate) use ledger::LedgerUnusable;
 pub(crate) use locality::Locality;
+pub(crate) use paired::TokenRefused;
+pub(crate) use pairing::{Ask, Issued, Proof, Refused};
+pub(crate) use requirement::PairingRequired;
 pub(crate) use scopes::{Needs, Scopes};
 pub(crate) use token::{SharedToken, TokenSource, TokenUnusable};

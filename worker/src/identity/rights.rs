@@ -114,7 +114,11 @@ mod tests {
             ("node", "node.camera", "operator.admin", Some("node.camera")),
             ("node", "operator.read", "operator.read", Some("operator.read")),
         ] {
-            assert_eq!(missing(role, &names(asked), &names(allowed)), missed, "{asked} of {allowed}");
+            assert_eq!(
+                missing(role, &names(asked), &names(allowed)),
+                missed,
+                "{asked} of {allowed}"
+            );
         }
     }
 
