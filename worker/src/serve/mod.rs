@@ -28,7 +28,7 @@ pub(crate) use readiness::Readiness;
 
 use crate::args::Limits;
 use crate::census::Census;
-use crate::identity::SharedToken;
+use crate::identity::{Devices, SharedToken};
 use crate::methods::Knowledge;
 use crate::registry::Registry;
 use websocket::Antechamber;
@@ -48,6 +48,7 @@ pub(crate) struct Gateway {
     /// `g7`, as each response says it; `g0` without a front.
     generation: HeaderValue,
     token: SharedToken,
+    devices: Devices,
     registry: ArcSwap<Registry>,
     /// Who is connected.
     pub(crate) census: Arc<Census>,
@@ -80,6 +81,7 @@ impl Gateway {
         Self {
             generation: HeaderValue::try_from(generation).expect("a letter and digits"),
             token,
+            devices: Devices::of_state(&knowledge.state_dir),
             registry: ArcSwap::from_pointee(registry),
             census: Arc::clone(knowledge.runs.census()),
             readiness: Readiness::default(),

@@ -5,6 +5,7 @@
 
 mod chat;
 mod completions;
+mod devices;
 mod drain;
 mod half_closed;
 mod http;

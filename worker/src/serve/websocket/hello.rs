@@ -11,7 +11,7 @@ use crate::serve::Gateway;
 
 /// What a client that was let in is answered.
 pub(super) fn hello(gateway: &Gateway, standing: &Standing) -> Value {
-    let Standing { protocol, client, role, scopes, .. } = standing;
+    let Standing { protocol, client, role, scopes, issued, .. } = standing;
     let now = now_ms();
     let client_name = client.display_name.as_ref().unwrap_or(&client.id);
     let mut snapshot = json!({
@@ -41,13 +41,19 @@ pub(super) fn hello(gateway: &Gateway, standing: &Standing) -> Value {
         snapshot["stateDir"] = json!(gateway.knowledge.state_dir);
         snapshot["authMode"] = json!("token");
     }
+    let mut auth = json!({"role": role, "scopes": scopes.names()});
+    if let Some(issued) = issued {
+        auth["scopes"] = json!(issued.scopes);
+        auth["deviceToken"] = json!(issued.token.reveal());
+        auth["issuedAtMs"] = json!(issued.issued_at_ms);
+    }
     json!({
         "type": "hello-ok",
         "protocol": protocol,
         "server": {"version": VERSION, "connId": uuid::Uuid::new_v4()},
         "features": gateway.registry().features(),
         "snapshot": snapshot,
-        "auth": {"role": role, "scopes": scopes.names()},
+        "auth": auth,
         "policy": {
             "maxPayload": MAX_MESSAGE,
             "maxBufferedBytes": gateway.limits.max_buffered_bytes,

@@ -37,7 +37,7 @@ use tracing::debug;
 pub(crate) use antechamber::Antechamber;
 pub(super) use handshake::{Upgrade, upgrade};
 
-use self::connect::{Admission, Rejection};
+use self::connect::{Admission, Gate, Rejection};
 use self::farewell::Close;
 use self::frame::{NotARequest, Request};
 use self::session::Session;
@@ -249,7 +249,7 @@ async fn greet(
             NotARequest::Misshapen { .. } => Close::NOT_A_REQUEST,
         })
     })?;
-    match judge(gateway, &request, upgrade.locality) {
+    match judge(gateway, &request, upgrade.locality, nonce).await {
         Ok(admission) => Ok((admission, request.id.into_owned())),
         Err(Rejection { refusal, close }) => {
             say(socket, frames::refusal(&request.id, &refusal))?;
@@ -258,16 +258,19 @@ async fn greet(
     }
 }
 
-fn judge(
+async fn judge(
     gateway: &Gateway,
     request: &Request<'_>,
     locality: Locality,
+    nonce: &str,
 ) -> Result<Admission, Rejection> {
     if request.method != "connect" {
         return Err(connect::not_connect());
     }
     let params = request.params.map_or("{}", |params| params.get());
-    connect::admit(params, &gateway.token, locality)
+    let Gateway { token, devices, .. } = gateway;
+    let gate = Gate { token, devices, locality, nonce, now_ms: now_ms() };
+    connect::admit(params, &gate).await
 }
 
 fn say(socket: &mut Socket, message: String) -> Result<(), Ending> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::connect::{Admission, Client};
 use crate::args::Limits;
-use crate::identity::Scopes;
+use crate::identity::{Issued, Scopes};
 use crate::serve::moving::{ClientState, ConnectedState};
 
 /// How many calls of one client may be under way.
@@ -22,6 +22,8 @@ pub(super) struct Standing {
     pub(super) client: Client,
     pub(super) role: String,
     pub(super) scopes: Scopes,
+    /// What its device is told to come with; known where it has connected.
+    pub(super) issued: Option<Issued>,
     /// The number of the last event; the first one is 1.
     pub(super) seq: u64,
     pub(super) tick_at: Instant,
@@ -32,11 +34,12 @@ pub(super) struct Standing {
 impl Standing {
     /// Of a client that was let in just now.
     pub(super) fn new(admission: Admission, limits: &Limits) -> Self {
-        let Admission { protocol, client, role, scopes, .. } = admission;
+        let Admission { protocol, client, role, scopes, device, .. } = admission;
+        let issued = device.and_then(|device| device.issued);
         let now = Instant::now();
         let (tick_at, ping_at) = (now + limits.tick_interval, now + limits.ping_interval);
         let outstanding = Outstanding::default();
-        Self { protocol, client, role, scopes, seq: 0, tick_at, ping_at, outstanding }
+        Self { protocol, client, role, scopes, issued, seq: 0, tick_at, ping_at, outstanding }
     }
 
     /// Of a client that was let in before its connection was frozen, here or in another generation.
@@ -48,6 +51,7 @@ impl Standing {
             client: Client { id, display_name, version, platform, mode },
             role: state.role,
             scopes: Scopes::new(state.scopes),
+            issued: None,
             seq: state.seq,
             tick_at: now + Duration::from_millis(state.tick_in_ms),
             ping_at: now + Duration::from_millis(state.ping_in_ms),
