@@ -7,9 +7,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use handoff::Address;
 use tracing::level_filters::LevelFilter;
+
+use crate::check::Check;
 
 /// Serves an OpenClaw-compatible gateway: under a Holdfast front on the front's sockets, or by itself.
 ///
@@ -21,6 +23,12 @@ use tracing::level_filters::LevelFilter;
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-worker", version)]
 pub(crate) struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// OpenClaw's configuration, for `check`. Default: openclaw.json in OPENCLAW_STATE_DIR, else in ~/.openclaw.
+    #[arg(long, global = true, env = "OPENCLAW_CONFIG_PATH", value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
     /// Where to listen: `127.0.0.1:18789`, `[::1]:18789` or `unix:/path`; may be repeated. Not used under a
     /// front. Default: port 18789 on 127.0.0.1 and ::1.
     #[arg(long, value_name = "ADDR")]
@@ -56,6 +64,13 @@ pub(crate) struct Args {
     /// How clients are limited.
     #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+/// What to do instead of serving.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what is wrong with a configuration, where, and what to do. Exits 0 when it can be used, else 78.
+    Check(Check),
 }
 
 /// How long clients may take and how much they may hold.

@@ -8,6 +8,7 @@ mod agents;
 mod args;
 mod arrivals;
 mod census;
+mod check;
 mod configuration;
 mod frames;
 mod greeting;
@@ -24,10 +25,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::Args;
+use crate::args::{Args, Command};
+use crate::check::Verdict;
+use crate::state::config::Environment;
 
 /// The command line could not be understood (sysexits.h, `EX_USAGE`).
 const USAGE: u8 = 64;
+/// The configuration cannot be used (sysexits.h, `EX_CONFIG`).
+const CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     handoff::signals::unblock_all();
@@ -39,6 +44,15 @@ fn main() -> ExitCode {
             return ExitCode::from(if refused.use_stderr() { USAGE } else { 0 });
         }
     };
+    if let Some(Command::Check(asked)) = args.command {
+        let mut out = std::io::stdout().lock();
+        return match check::check(asked, args.config, &Environment::inherited(), &mut out) {
+            Ok(Verdict::Usable) => ExitCode::SUCCESS,
+            Ok(Verdict::Unusable) => ExitCode::from(CONFIG),
+            // Nobody is left to tell.
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     match lifecycle::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
