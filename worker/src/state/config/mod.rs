@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! text ─► parsed ─► variables filled in ─► checked ─► typed ─► settled: what is read, defaults and all
+//!   ▲
+//!   └── rewritten, comments and all ◄── edit ◄── parsed
 //! ```
 //!
 //! **Invariants**
@@ -11,10 +13,15 @@
 
 #![expect(dead_code, unused_imports, reason = "`check` reads it; the gateway is wired to it next")]
 
+mod budget;
+mod edit;
 mod environment;
 mod file;
 mod findings;
 mod key_path;
+mod patch;
+mod rewrite;
+mod roster;
 mod schema;
 mod secret;
 mod settled;
@@ -22,10 +29,16 @@ mod shape;
 mod spans;
 mod text;
 
+pub(crate) use budget::{TooSoon, WriteBudget};
+pub(crate) use edit::{Base, EditFailed, Edited, Written, edit};
 pub(crate) use environment::Environment;
 pub(crate) use file::{ReadFailed, hash, read, usual_path};
 pub(crate) use findings::{Finding, Severity};
 pub(crate) use key_path::{KeyPath, Step};
+pub(crate) use patch::{EditRefused, patched, replaced};
+pub(crate) use roster::{
+    AgentChange, RosterRefused, agent_id, with_agent, with_changed_agent, without_agent,
+};
 #[cfg(test)]
 pub(crate) use schema::keys as schema_keys;
 pub(crate) use schema::{lookup, schema};
