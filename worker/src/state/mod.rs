@@ -3,5 +3,6 @@
 pub(crate) mod config;
 mod dir;
 mod durable;
+pub(crate) mod reload;
 
 pub(crate) use dir::{DirUnusable, StateDir};

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! text ─► parsed ─► variables filled in ─► checked ─► typed ─► settled: what is read, defaults and all
-//!   ▲
-//!   └── rewritten, comments and all ◄── edit ◄── parsed
+//!   ▲                                                              │
+//!   └── rewritten, comments and all ◄── edit ◄── parsed            └─► state::reload compares two of these
 //! ```
 //!
 //! **Invariants**
@@ -14,6 +14,7 @@
 #![expect(dead_code, unused_imports, reason = "`check` reads it; the gateway is wired to it next")]
 
 mod budget;
+mod current;
 mod edit;
 mod environment;
 mod file;
@@ -28,8 +29,10 @@ mod settled;
 mod shape;
 mod spans;
 mod text;
+mod watcher;
 
 pub(crate) use budget::{TooSoon, WriteBudget};
+pub(crate) use current::{ConfigUnusable, CurrentConfig, Reloaded, Snapshot};
 pub(crate) use edit::{Base, EditFailed, Edited, Written, edit};
 pub(crate) use environment::Environment;
 pub(crate) use file::{ReadFailed, hash, read, usual_path};
@@ -44,3 +47,4 @@ pub(crate) use schema::keys as schema_keys;
 pub(crate) use schema::{lookup, schema};
 pub(crate) use secret::{Secret, hide};
 pub(crate) use settled::{Settled, Understood, understand};
+pub(crate) use watcher::{ConfigEvent, follow};
