@@ -295,6 +295,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_text_is_too_strange(text in "(\\PC|[\\[\\]{}:,'\"/*\\\\\n$]|agents|list|gateway|id|port){0,40}") {
+            // Whatever it is, it is understood or it is said what is wrong.
+            if let Err(findings) = understand(&text, &Environment::default()) {
+                prop_assert!(findings.iter().any(|finding| finding.severity == Severity::Error));
+            }
+        }
+
+        #[test]
         fn what_fits_the_schema_fits_the_types(
             key in any::<prop::sample::Index>(),
             value in prop::sample::select(vec![
