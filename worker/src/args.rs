@@ -26,7 +26,8 @@ pub(crate) struct Args {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-    /// OpenClaw's configuration, for `check`. Default: openclaw.json in OPENCLAW_STATE_DIR, else in ~/.openclaw.
+    /// OpenClaw's configuration. Default: openclaw.json in the state directory; for `check`, the one OpenClaw would
+    /// use.
     #[arg(long, global = true, env = "OPENCLAW_CONFIG_PATH", value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,
     /// Where to listen: `127.0.0.1:18789`, `[::1]:18789` or `unix:/path`; may be repeated. Not used under a

@@ -1,4 +1,5 @@
-//! What has to be there before anybody is served: addresses, a state directory, a token.
+//! What has to be there before anybody is served: addresses, a state directory, a token, a configuration and
+//! the database.
 //!
 //! **Invariants**
 //! - A worker never listens for other machines with a token that it made up by itself.
@@ -9,6 +10,8 @@ use tracing::warn;
 
 use crate::args::Args;
 use crate::identity::{SharedToken, TokenSource, TokenUnusable};
+use crate::state::config::{self, ConfigUnusable, CurrentConfig, Environment};
+use crate::state::store::OpenFailed;
 use crate::state::{DirUnusable, StateDir};
 
 /// The port of the gateway that this one is compatible with.
@@ -40,6 +43,18 @@ pub(crate) enum Unusable {
         /// Where a token would have been found.
         token_file: std::path::PathBuf,
     },
+    /// OpenClaw's configuration.
+    #[error("the configuration cannot be used")]
+    Config {
+        /// Why.
+        source: ConfigUnusable,
+    },
+    /// The database.
+    #[error("no database")]
+    Store {
+        /// Why.
+        source: OpenFailed,
+    },
 }
 
 impl Unusable {
@@ -48,6 +63,8 @@ impl Unusable {
         match self {
             Self::State { .. } => "state-directory",
             Self::Token { .. } | Self::Exposed { .. } => "token",
+            Self::Config { .. } => "config",
+            Self::Store { .. } => "store",
         }
     }
 }
@@ -73,14 +90,24 @@ pub(crate) fn addresses(args: &Args, under_front: bool) -> Vec<Address> {
     addresses
 }
 
-/// Opens the state directory and finds the token, or generates one.
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    /// Where everything is kept.
+    pub(crate) state: StateDir,
+    /// What clients have to show.
+    pub(crate) token: SharedToken,
+    /// Where it is from.
+    pub(crate) source: TokenSource,
+    /// OpenClaw's configuration.
+    pub(crate) config: CurrentConfig,
+}
+
+/// Opens the state directory, finds the token or generates one, and reads the configuration.
 ///
 /// # Errors
 /// [`Unusable`]; the operator has to change something.
-pub(crate) fn configure(
-    args: &Args,
-    addresses: &[Address],
-) -> Result<(StateDir, SharedToken, TokenSource), Unusable> {
+pub(crate) fn configure(args: &Args, addresses: &[Address]) -> Result<Configured, Unusable> {
     let state =
         StateDir::open(args.state_dir.clone()).map_err(|source| Unusable::State { source })?;
     let found = SharedToken::find(&state).map_err(|source| Unusable::Token { source })?;
@@ -94,5 +121,8 @@ pub(crate) fn configure(
             return Err(Unusable::Exposed { address: exposed.clone(), token_file });
         }
     };
-    Ok((state, token, source))
+    let path = args.config.clone().unwrap_or_else(|| state.path().join(config::NAME));
+    let config = CurrentConfig::open(path, Environment::inherited())
+        .map_err(|source| Unusable::Config { source })?;
+    Ok(Configured { state, token, source, config })
 }

@@ -16,12 +16,13 @@ use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use handoff::migrate::{Post, Roster};
 use handoff::socket::SocketFile;
 use handoff::worker::LINK_VARIABLE;
 use handoff::{
-    Acceptor, Address, Connections, Drain, Drained, Migration, Newcomers, Ready, Stance,
-    StartFailed, Worker, chain,
+    Acceptor, Address, Connections, Drain, Drained, GenerationId, Migration, Newcomers, Ready,
+    Stance, StartFailed, Worker, chain,
 };
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
@@ -29,12 +30,13 @@ use tracing::{debug, error, info, warn};
 use crate::agents::Runs;
 use crate::args::{Args, LogFormat, Migrate};
 use crate::arrivals::Arrivals;
-use crate::configuration::{Unusable, addresses, configure};
+use crate::configuration::{Configured, Unusable, addresses, configure};
 use crate::greeting::greeting;
-use crate::identity::TokenSource;
+use crate::identity::{Devices, TokenSource};
 use crate::methods::Knowledge;
 use crate::registry::Registry;
 use crate::serve::{self, AccessLog, Gateway};
+use crate::state::store::Store;
 
 /// The most of a drain that is kept for connections that could not move.
 const LONGEST_RESERVE: Duration = Duration::from_secs(5);
@@ -91,6 +93,18 @@ pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
     runtime.block_on(live(args))
 }
 
+/// Opens the database: before ready, since it may have to be migrated while the incumbent serves.
+async fn open_store(
+    worker: &Worker,
+    configured: Configured,
+) -> Result<(Configured, Store), Unusable> {
+    let label = worker.generation().unwrap_or(GenerationId::new(0)).to_string();
+    let store = Store::open(&configured.state, &label)
+        .await
+        .map_err(|source| Unusable::Store { source })?;
+    Ok((configured, store))
+}
+
 fn log(args: &Args) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(args.log_level)
@@ -117,8 +131,12 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     worker.drain_on_signals();
     // Under a front only now: it names the addresses, and hears what is wrong.
     let configured = configured.map_or_else(|| configure(&args, worker.addresses()), Ok);
-    let (state, token, source) = match configured {
-        Ok(configured) => configured,
+    let opened = match configured {
+        Ok(configured) => open_store(&worker, configured).await,
+        Err(unusable) => Err(unusable),
+    };
+    let (Configured { state, token, source, config }, store) = match opened {
+        Ok(opened) => opened,
         Err(unusable) => {
             worker.failing(vec![format!("{}: {}", unusable.condition(), chain(&unusable))]).await;
             worker.leave(Drained::default()).await;
@@ -128,19 +146,25 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let access_log = if args.access_log { AccessLog::On } else { AccessLog::Off };
     let post = Post::new(usize::try_from(args.limits.max_buffered_bytes).unwrap_or(usize::MAX));
     let runs = Arc::new(Runs::new(post.clone(), Arc::default()));
+    let knowledge = Knowledge {
+        state_dir: state.path().to_owned(),
+        devices: Devices::of_state(state.path()),
+        config: ArcSwap::new(config.holds()),
+        config_path: config.path().to_owned(),
+        store,
+        runs,
+    };
     let gateway = Arc::new(Gateway::new(
         worker.generation(),
         token,
         Registry::bundled(Duration::from_millis(args.echo_delay_ms)),
-        (Arc::new(Knowledge { state_dir: state.path().to_owned(), runs }), post.clone()),
+        Arc::new(knowledge),
         (args.limits, access_log),
         worker.stance(),
     ));
-    // By now both are met. Whatever takes time to get ready holds its condition until it is.
-    let conditions =
-        [gateway.readiness.require("state-directory"), gateway.readiness.require("token")];
-    for condition in conditions {
-        condition.met();
+    // By now all of them are met. Whatever takes time to get ready holds its condition until it is.
+    for condition in ["state-directory", "token", "config", "store"] {
+        gateway.readiness.require(condition).met();
     }
 
     let arrivals = Arc::new(Arrivals::new(Arc::clone(&gateway)));

@@ -96,6 +96,11 @@ impl Runs {
         Self { post, census, state: Mutex::default() }
     }
 
+    /// By what they are told of.
+    pub(crate) const fn post(&self) -> &Post {
+        &self.post
+    }
+
     /// Where they are counted.
     pub(crate) const fn census(&self) -> &Arc<Census> {
         &self.census

@@ -19,11 +19,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use arc_swap::ArcSwap;
+
 pub(crate) use self::call::{Call, Reply, outcome_unknown};
 use self::shape::Shape;
 use crate::agents::Runs;
-use crate::identity::Needs;
+use crate::identity::{Devices, Needs};
 pub(crate) use crate::refusal::{Code, Refusal};
+use crate::state::config::Snapshot;
+use crate::state::store::Store;
 
 /// The version clients are told: of this worker, never of the gateway it is compatible with.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -84,6 +88,17 @@ pub(crate) struct Knowledge {
     pub(crate) state_dir: PathBuf,
     /// The runs that are under way.
     pub(crate) runs: Arc<Runs>,
+    /// What is remembered.
+    #[expect(dead_code, reason = "the methods that need it come with the next commits")]
+    pub(crate) store: Store,
+    /// The devices that are paired, or would be.
+    pub(crate) devices: Devices,
+    /// OpenClaw's configuration, as it holds.
+    #[expect(dead_code, reason = "the methods that need it come with the next commits")]
+    pub(crate) config: ArcSwap<Snapshot>,
+    /// Its file.
+    #[expect(dead_code, reason = "the methods that need it come with the next commits")]
+    pub(crate) config_path: PathBuf,
 }
 
 impl Knowledge {

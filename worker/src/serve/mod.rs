@@ -28,7 +28,7 @@ pub(crate) use readiness::Readiness;
 
 use crate::args::Limits;
 use crate::census::Census;
-use crate::identity::{Devices, SharedToken};
+use crate::identity::SharedToken;
 use crate::methods::Knowledge;
 use crate::registry::Registry;
 use websocket::Antechamber;
@@ -48,7 +48,6 @@ pub(crate) struct Gateway {
     /// `g7`, as each response says it; `g0` without a front.
     generation: HeaderValue,
     token: SharedToken,
-    devices: Devices,
     registry: ArcSwap<Registry>,
     /// Who is connected.
     pub(crate) census: Arc<Census>,
@@ -73,7 +72,7 @@ impl Gateway {
         generation: Option<GenerationId>,
         token: SharedToken,
         registry: Registry,
-        (knowledge, post): (Arc<Knowledge>, Post),
+        knowledge: Arc<Knowledge>,
         (limits, access_log): (Limits, AccessLog),
         stance: watch::Receiver<Stance>,
     ) -> Self {
@@ -81,12 +80,11 @@ impl Gateway {
         Self {
             generation: HeaderValue::try_from(generation).expect("a letter and digits"),
             token,
-            devices: Devices::of_state(&knowledge.state_dir),
             registry: ArcSwap::from_pointee(registry),
             census: Arc::clone(knowledge.runs.census()),
             readiness: Readiness::default(),
+            post: knowledge.runs.post().clone(),
             knowledge,
-            post,
             antechamber: Antechamber::new(limits.preauth_per_address),
             limits,
             access_log,

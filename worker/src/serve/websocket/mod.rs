@@ -268,7 +268,8 @@ async fn judge(
         return Err(connect::not_connect());
     }
     let params = request.params.map_or("{}", |params| params.get());
-    let Gateway { token, devices, .. } = gateway;
+    let Gateway { token, knowledge, .. } = gateway;
+    let devices = &knowledge.devices;
     let gate = Gate { token, devices, locality, nonce, now_ms: now_ms() };
     connect::admit(params, &gate).await
 }

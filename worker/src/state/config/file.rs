@@ -14,7 +14,8 @@ use sha2::{Digest as _, Sha256};
 /// The longest file, in bytes.
 pub(crate) const LARGEST: u64 = 4 * 1024 * 1024;
 /// The file's name in OpenClaw's directory.
-const NAME: &str = "openclaw.json";
+/// What the configuration is called.
+pub(crate) const NAME: &str = "openclaw.json";
 
 /// Why a file says nothing.
 #[derive(Debug, thiserror::Error)]

@@ -36,7 +36,7 @@ pub(crate) use budget::{TooSoon, WriteBudget};
 pub(crate) use current::{ConfigUnusable, CurrentConfig, Reloaded, Snapshot};
 pub(crate) use edit::{Base, EditFailed, Edited, Written, edit};
 pub(crate) use environment::Environment;
-pub(crate) use file::{ReadFailed, hash, read, usual_path};
+pub(crate) use file::{NAME, ReadFailed, hash, read, usual_path};
 pub(crate) use findings::{Finding, Severity};
 pub(crate) use key_path::{KeyPath, Step};
 pub(crate) use patch::{EditRefused, patched, replaced};
