@@ -251,6 +251,10 @@ impl Front {
                 worker.drained = Some(drained);
                 Event::Drained(id)
             }
+            ToFront::Lost(connections) => {
+                self.story.lost(id, connections);
+                return;
+            }
             ToFront::Report(report) => {
                 self.workers.reported(id, report);
                 return;

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use handoff::message::{Drained, GenerationId, Report, millis};
+use handoff::message::{Connections, Drained, GenerationId, Report, millis};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -48,6 +48,8 @@ struct Record {
     reason: Option<String>,
     phases: Phases,
     drained: Option<Drained>,
+    /// Connections that had moved to a successor that failed.
+    lost: Connections,
 }
 
 /// What the front still knows of a generation that is gone.
@@ -99,6 +101,7 @@ impl Story {
             finished: record.drained.map(|drained| drained.finished),
             closed: record.drained.map(|drained| drained.closed),
             cut: record.drained.map(|drained| drained.cut),
+            lost: (record.outcome == Outcome::RolledBack).then_some(record.lost),
         })
     }
 
@@ -196,7 +199,15 @@ impl Story {
             reason: None,
             phases: Phases::default(),
             drained: None,
+            lost: Connections::default(),
         });
+    }
+
+    /// What the incumbent of the running takeover had given to a successor that is gone.
+    pub(crate) fn lost(&mut self, incumbent: GenerationId, connections: Connections) {
+        if let Some(record) = self.running.as_mut().filter(|r| r.incumbent == Some(incumbent)) {
+            record.lost = connections;
+        }
     }
 
     fn committed(&mut self, successor: GenerationId) {
@@ -222,13 +233,19 @@ impl Story {
     fn rolled_back(&mut self, successor: Option<GenerationId>, reason: String) {
         let Some(mut record) = self.running.take() else { return };
         let successor = successor.or(record.successor);
-        warn!(generation = successor.map(tracing::field::display), reason, "takeover rolled back");
+        let lost = record.lost;
+        warn!(
+            generation = successor.map(tracing::field::display),
+            reason,
+            lost = lost.total(),
+            "takeover rolled back"
+        );
         record.reason = Some(reason.clone());
         self.counts.rolled_back += 1;
         let number = record.number;
         self.last = Some(record);
         self.remember(successor, reason.clone());
-        self.send(number, Answer::RolledBack { successor, reason: reason.clone() });
+        self.send(number, Answer::RolledBack { successor, reason: reason.clone(), lost });
         self.done(number, Outcome::RolledBack, 0, Some(reason));
     }
 

@@ -143,6 +143,9 @@ pub enum ToFront {
     },
     /// Every shared socket is being accepted from.
     Accepting,
+    /// These had been given to a successor that is gone, and ended with it. Said ahead of [`Self::Accepting`] by an
+    /// incumbent that is admitted again.
+    Lost(Connections),
     /// No shared socket is being accepted from any more.
     Stopped,
     /// Everything has ended; the worker exits now.
@@ -326,6 +329,7 @@ mod tests {
             ToFront::Failing { conditions: vec!["store".into()] },
             ToFront::Refuse { reason: "too old".into() },
             ToFront::Accepting,
+            ToFront::Lost(Connections { http: 3, websocket: 5 }),
             ToFront::Stopped,
             ToFront::Drained(Drained::default()),
             ToFront::Report(Report::default()),

@@ -172,6 +172,7 @@ fn last_takeover(last: &LastTakeover) -> String {
         ("finished", last.finished),
         ("closed", last.closed),
         ("cut", last.cut),
+        ("lost", last.lost),
     ];
     for (what, connections) in counts {
         if let Some(connections) = connections {

@@ -160,6 +160,10 @@ fn spoken_answer(answer: &Answer) -> Option<String> {
         Answer::Committed { successor, elapsed_ms, .. } => {
             format!("{successor} committed after {}", spoken(*elapsed_ms))
         }
+        // The reason follows on stderr.
+        Answer::RolledBack { lost, .. } if lost.total() > 0 => {
+            format!("rolled back: {} connections had moved, and were lost", lost.total())
+        }
         Answer::Drained { generation, moved, finished, closed, cut, .. } => format!(
             "{generation} drained: moved {} · finished {} · closed {} · cut {}",
             moved.total(),

@@ -93,8 +93,13 @@ pub(crate) enum Answer {
         cut: Connections,
         elapsed_ms: u64,
     },
-    /// The successor is gone, and why; who served before serves.
-    RolledBack { successor: Option<GenerationId>, reason: String },
+    /// The successor is gone, and why; who served before serves. `lost` had moved to it already.
+    RolledBack {
+        successor: Option<GenerationId>,
+        reason: String,
+        #[serde(default)]
+        lost: Connections,
+    },
     /// The takeover is over. `cut` counts connections the drain's deadline cut.
     Done { outcome: Outcome, cut: u64, reason: Option<String> },
     /// What was asked is done or under way.
@@ -189,6 +194,9 @@ pub(crate) struct LastTakeover {
     pub(crate) finished: Option<Connections>,
     pub(crate) closed: Option<Connections>,
     pub(crate) cut: Option<Connections>,
+    /// Of one that was rolled back: what had moved to the successor, and ended with it.
+    #[serde(default)]
+    pub(crate) lost: Option<Connections>,
 }
 
 /// When each phase was reached, in ms since the takeover began.

@@ -131,6 +131,7 @@ impl Point {
             ToFront::Ready(_)
             | ToFront::Failing { .. }
             | ToFront::Refuse { .. }
+            | ToFront::Lost(_)
             | ToFront::Report(_) => None,
         }
     }
@@ -145,6 +146,7 @@ impl Point {
             | ToFront::Accepting
             | ToFront::Stopped
             | ToFront::Drained(_)
+            | ToFront::Lost(_)
             | ToFront::Report(_) => None,
         }
     }

@@ -31,6 +31,13 @@ pub struct Moved {
     pub linked: bool,
 }
 
+impl Moved {
+    /// All that were given away, whatever became of them.
+    pub(crate) const fn given(&self) -> Connections {
+        plus(self.moved, self.lost)
+    }
+}
+
 /// Why a connection comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Returned {

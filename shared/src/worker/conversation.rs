@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -16,8 +16,12 @@ use tracing::{error, warn};
 use super::mover::{Introduction, migration_link};
 use crate::fault::{self, Point};
 use crate::link::{Link, Received};
-use crate::message::{Drain, GenerationId, Report, ToFront, ToWorker};
+use crate::message::{Connections, Drain, GenerationId, Report, ToFront, ToWorker};
+use crate::migrate::Moved;
 use crate::stance::Stance;
+
+/// How long an incumbent that is admitted again waits for the end of its link to the successor that failed.
+const LINK_END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the conversation with the front and the server's own tasks both see.
 pub(super) struct Shared {
@@ -28,6 +32,8 @@ pub(super) struct Shared {
     pub(super) mover: OnceLock<Box<dyn Fn(Introduction) + Send + Sync>>,
     /// The generations that were reaped, of those whose connections were coming here.
     pub(super) reaped: watch::Sender<BTreeSet<GenerationId>>,
+    /// What has come of moving connections to a successor.
+    pub(super) moved: OnceLock<watch::Receiver<Moved>>,
     pub(super) reporter: OnceLock<Box<dyn Fn() -> Report + Send + Sync>>,
 }
 
@@ -42,6 +48,17 @@ impl Shared {
 
     pub(super) fn registrations(&self) -> std::sync::MutexGuard<'_, Vec<watch::Receiver<bool>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections that were given to a successor, once that is gone: for one that is admitted again.
+    async fn lost(&self) -> Connections {
+        let Some(mut moved) = self.moved.get().cloned() else { return Connections::default() };
+        // Its end may still be on its way here.
+        let gone = tokio::time::timeout(LINK_END_TIMEOUT, moved.wait_for(|moved| !moved.linked));
+        match gone.await {
+            Ok(Ok(moved)) => moved.given(),
+            Ok(Err(_)) | Err(_) => Connections::default(),
+        }
     }
 
     pub(super) fn drain(&self, drain: Drain) {
@@ -166,7 +183,12 @@ fn obey(
 
 async fn acknowledge(registered: bool, shared: Arc<Shared>, outbox: mpsc::WeakSender<ToFront>) {
     shared.settled(registered).await;
+    let lost = if registered { shared.lost().await } else { Connections::default() };
     if let Some(outbox) = outbox.upgrade() {
+        if lost.total() > 0 {
+            // It fails only when this worker is leaving.
+            let _ = outbox.send(ToFront::Lost(lost)).await;
+        }
         let word = if registered { ToFront::Accepting } else { ToFront::Stopped };
         // It fails only when this worker is leaving.
         let _ = outbox.send(word).await;

@@ -116,6 +116,7 @@ impl Worker {
             registrations: Mutex::default(),
             mover: OnceLock::new(),
             reaped: watch::Sender::default(),
+            moved: OnceLock::new(),
             reporter: OnceLock::new(),
         });
         let (outbox, words) = mpsc::channel(16);

@@ -104,6 +104,7 @@ impl Worker {
         };
         // A second mover is a mistake of the caller's that does no harm.
         let _ = self.shared.mover.set(Box::new(introduce));
+        let _ = self.shared.moved.set(moved.clone());
         Migration { halted, roster, moved }
     }
 }

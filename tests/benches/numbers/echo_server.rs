@@ -16,7 +16,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use handoff::migrate::http1::{self, Gauge, Gauged, GaugedService};
 use handoff::migrate::websocket::MovableWebSocket;
 use handoff::migrate::websocket::tungstenite::protocol::{Role, WebSocketConfig};
-use handoff::migrate::{Extent, Roster, Source};
+use handoff::migrate::{Extent, Post, Roster, Source};
 use holdfast_tests::rig::{Process, soon};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -66,7 +66,7 @@ pub(crate) fn run() -> ExitCode {
 async fn serve() -> io::Result<()> {
     // Nobody is ever asked to move; the seats are there all the same.
     let (_nothing, extent) = watch::channel(Extent::Nothing);
-    let (source, roster, _links, _) = Source::new(extent);
+    let (source, roster, _links, _) = Source::new(extent, Post::default());
     tokio::spawn(source.run(|_, _| {}));
     for (speech, side) in LISTENERS {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -58,7 +58,8 @@ async fn people_are_told_how_many_connections_moved() {
 }
 
 #[tokio::test]
-async fn connections_that_were_lost_with_a_failed_successor_are_not_counted_by_the_next_takeover() {
+async fn connections_that_were_lost_with_a_failed_successor_are_counted_with_it_and_not_by_the_next()
+ {
     let front = Front::with(|s| s.flag("--soak", "2s")).await;
     let mut sockets = Vec::new();
     for _ in 0..20 {
@@ -77,7 +78,12 @@ async fn connections_that_were_lost_with_a_failed_successor_are_not_counted_by_t
                 .map(|_| open)
         })
         .await;
-    failing.end().await.assert_rolled_back();
+    let failed = failing.end().await;
+    failed.assert_rolled_back();
+    let told = failed.event("rolled-back").expect("just seen");
+    assert_eq!(told["lost"]["websocket"], lost, "{failed:?}");
+    let status = front.run(&["status"]).await.output;
+    assert!(status.contains(&format!("lost {lost}")), "{status}");
     let takeover = front.takeover().await;
     takeover.assert_committed();
     assert_eq!(drained(&takeover, "moved"), websocket(20 - lost), "{takeover:?}");
