@@ -1,21 +1,57 @@
-//! What callers of the control socket ask of the front's task, and what they are told at once.
+//! What callers of the control socket, and the serving worker itself, ask of the front's task, and what they
+//! are told at once.
 //!
 //! Whoever asked may have left before the answer; none of them is waited for.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use ::handoff::message::{GenerationId, Report};
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::control::protocol::TakeoverRequest;
 use crate::control::server::{Asked, StatusInParts, Watch};
 use crate::event::TakeoverDenied;
-use crate::front::Front;
+use crate::front::{Front, Timer};
 use crate::generation::State;
 use crate::program::ProgramChange;
 
+/// How old a worker is at least when it is replaced by its own wish: one that wishes so at each start must
+/// not keep the front starting workers.
+const LEAST_AGE: Duration = Duration::from_secs(5);
+
 impl Front {
+    /// A worker wants to be replaced by a fresh one.
+    pub(crate) fn on_wanted(&mut self, id: GenerationId, reason: String) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let old_enough_at = worker.started_at + LEAST_AGE;
+        worker.wanted = Some(reason.chars().take(500).collect());
+        if old_enough_at <= Instant::now() {
+            self.replace_as_wanted(id);
+        } else {
+            self.timers.insert(Timer::Wanted(id), old_enough_at);
+        }
+    }
+
+    /// Replaces a worker that wanted it, if it is the one that serves.
+    pub(crate) fn replace_as_wanted(&mut self, id: GenerationId) {
+        let Some(reason) = self.workers.get_mut(id).and_then(|worker| worker.wanted.take()) else {
+            return;
+        };
+        if self.generations.serving() != Some(id) {
+            debug!(generation = %id, reason, "wants to be replaced, and does not serve");
+            return;
+        }
+        match self.generations.request_takeover(None) {
+            Ok((takeover, actions)) => {
+                info!(takeover = takeover.0, generation = %id, reason, "takeover requested by the worker");
+                self.perform(actions);
+            }
+            Err(denied) => warn!(generation = %id, reason, %denied, "takeover denied"),
+        }
+    }
+
     pub(crate) fn on_asked(&mut self, asked: Asked) {
         match asked {
             Asked::Status { reply } => {

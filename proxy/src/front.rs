@@ -68,11 +68,13 @@ pub(crate) enum Hangup {
 
 /// A moment the front waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(crate) enum Timer {
     /// The policy asked for it.
     Policy(Deadline),
     /// A dead worker has had time enough for its last words.
     LastWords(GenerationId),
+    /// A worker that wants to be replaced has served long enough.
+    Wanted(GenerationId),
 }
 
 /// The front.
@@ -83,7 +85,7 @@ pub(crate) struct Front {
     pub(crate) workers: Workers,
     /// `None` once nobody accepts any more.
     pub(crate) listeners: Option<Arc<Listeners>>,
-    timers: BTreeMap<Timer, Instant>,
+    pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) story: Story,
     pub(crate) started_at: Instant,
     words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
@@ -251,14 +253,9 @@ impl Front {
                 worker.drained = Some(drained);
                 Event::Drained(id)
             }
-            ToFront::Lost(connections) => {
-                self.story.lost(id, connections);
-                return;
-            }
-            ToFront::Report(report) => {
-                self.workers.reported(id, report);
-                return;
-            }
+            ToFront::WantsTakeover { reason } => return self.on_wanted(id, reason),
+            ToFront::Lost(connections) => return self.story.lost(id, connections),
+            ToFront::Report(report) => return self.workers.reported(id, report),
         };
         self.feed(event);
     }
@@ -315,6 +312,7 @@ impl Front {
                     self.workers.end_conversation(id);
                     self.bury(id);
                 }
+                Timer::Wanted(id) => self.replace_as_wanted(id),
             }
         }
     }

@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     asked: Vec<oneshot::Sender<Report>>,
     pub(crate) drained: Option<Drained>,
     pub(crate) greeting: Vec<String>,
+    /// Why it wants to be replaced, if it does.
+    pub(crate) wanted: Option<String>,
 }
 
 /// Every worker that is not buried.
@@ -78,6 +80,7 @@ impl Workers {
             asked: Vec::new(),
             drained: None,
             greeting: Vec::new(),
+            wanted: None,
         };
         self.living.insert(id, worker);
         Ok(())

@@ -143,6 +143,12 @@ pub enum ToFront {
     },
     /// Every shared socket is being accepted from.
     Accepting,
+    /// This worker, which serves, should be replaced by a fresh one, for this reason: it cannot absorb a change
+    /// of its configuration, say. It serves on until then; asking twice is harmless.
+    WantsTakeover {
+        /// Half a sentence for the operator.
+        reason: String,
+    },
     /// These had been given to a successor that is gone, and ended with it. Said ahead of [`Self::Accepting`] by an
     /// incumbent that is admitted again.
     Lost(Connections),
@@ -330,6 +336,7 @@ mod tests {
             ToFront::Refuse { reason: "too old".into() },
             ToFront::Accepting,
             ToFront::Lost(Connections { http: 3, websocket: 5 }),
+            ToFront::WantsTakeover { reason: "gateway.port changed".into() },
             ToFront::Stopped,
             ToFront::Drained(Drained::default()),
             ToFront::Report(Report::default()),

@@ -38,6 +38,21 @@ async fn takeovers_of_the_bundled_worker_keep_the_front_and_change_the_worker() 
 }
 
 #[tokio::test]
+async fn a_serving_worker_that_wants_it_is_replaced_once_it_is_five_seconds_old() {
+    let front =
+        Front::with(|s| quick(s.worker(fixture(["wants-takeover:its port changed"])))).await;
+    let begun_at = std::time::Instant::now();
+    front
+        .until("the successor serves", |s| {
+            s.is_settled() && s.serving().is_some_and(|g| g.generation == generation(2))
+        })
+        .await;
+    assert!(begun_at.elapsed() >= Duration::from_secs(4), "a worker that asks at its start spins");
+    assert!(front.log().lines_with("its port changed") > 0);
+    assert_eq!(front.status().await.takeovers.committed, 1);
+}
+
+#[tokio::test]
 async fn the_listening_socket_stays_the_same_one() {
     let front = Front::with(good).await;
     let before = front.status().await.inodes();

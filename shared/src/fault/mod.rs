@@ -132,6 +132,7 @@ impl Point {
             | ToFront::Failing { .. }
             | ToFront::Refuse { .. }
             | ToFront::Lost(_)
+            | ToFront::WantsTakeover { .. }
             | ToFront::Report(_) => None,
         }
     }
@@ -147,6 +148,7 @@ impl Point {
             | ToFront::Stopped
             | ToFront::Drained(_)
             | ToFront::Lost(_)
+            | ToFront::WantsTakeover { .. }
             | ToFront::Report(_) => None,
         }
     }

@@ -187,6 +187,12 @@ impl Worker {
         self.say(ToFront::Failing { conditions }).await;
     }
 
+    /// Asks the front to replace this worker by a fresh one, for a reason the operator is told; without a front
+    /// nobody hears it. It serves on until then. Asking twice is harmless.
+    pub async fn wants_takeover(&self, reason: impl Into<String>) {
+        self.say(ToFront::WantsTakeover { reason: reason.into() }).await;
+    }
+
     /// Has `report` answer whenever the front asks how this worker is. The first call counts.
     pub fn on_report(&self, report: impl Fn() -> Report + Send + Sync + 'static) {
         // A second reporter is a mistake of the caller's that does no harm.

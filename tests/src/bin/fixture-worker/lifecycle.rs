@@ -209,8 +209,12 @@ impl Life {
             self.doors.spawn(accept(door, self.arrivals.clone()));
         }
         say(&self.link, &ToFront::Accepting).await;
-        match self.script.soak {
+        match &self.script.soak {
             Soak::Serve => None,
+            Soak::WantTakeover(reason) => {
+                say(&self.link, &ToFront::WantsTakeover { reason: reason.clone() }).await;
+                None
+            }
             Soak::Die => Some(bodily::die()),
             Soak::Fail => {
                 let conditions = vec!["the fixture's own condition".into()];

@@ -18,6 +18,7 @@
 //! | `never-accepts` `die-when-admitted` | at `Admit` |
 //! | `accept-once:FILE` | says `Accepting` once FILE exists |
 //! | `die-in-soak` `fail-in-soak` | right after `Accepting` |
+//! | `wants-takeover:REASON` | asks to be replaced right after `Accepting` |
 //! | `shrink-backlog` | listens again with a backlog of 1 before it accepts |
 //! | `never-stops` | does not answer `StopAccepting` |
 //! | `never-drains` | does not leave after `Drain` |
@@ -95,6 +96,7 @@ pub(crate) enum Soak {
     Serve,
     Die,
     Fail,
+    WantTakeover(String),
 }
 
 /// What becomes of an order.
@@ -139,6 +141,7 @@ impl Script {
             "die-when-admitted" => self.admit = Admit::Die,
             "die-in-soak" => self.soak = Soak::Die,
             "fail-in-soak" => self.soak = Soak::Fail,
+            "wants-takeover" => self.soak = Soak::WantTakeover(rest.into()),
             "never-stops" => self.stop = Order::Ignore,
             "never-drains" => self.drain = Order::Ignore,
             "ignore-term" => self.terminate = Order::Ignore,
