@@ -27,17 +27,41 @@ pub fn holdfast_worker() -> PathBuf {
     directory().join("holdfast-worker")
 }
 
+/// An example of `handoff` with the features that move connections, built as its own words say.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    static FRESH: OnceLock<PathBuf> = OnceLock::new();
+    let directory = FRESH.get_or_init(|| {
+        built(&["build", "--package", "handoff", "--examples", "--features", "http1"], Faults::None)
+    });
+    directory.join("examples").join(name)
+}
+
 /// Where the binaries lie, fresh.
 fn directory() -> &'static Path {
     static FRESH: OnceLock<PathBuf> = OnceLock::new();
-    FRESH.get_or_init(|| match std::env::var_os(BINARIES_VARIABLE) {
+    FRESH.get_or_init(|| built(&["build", "--workspace", "--bins"], Faults::InTests))
+}
+
+/// Whether what is built can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Faults {
+    /// As `cargo test` has it. What is measured and released has no faults.
+    InTests,
+    /// Never.
+    None,
+}
+
+/// The directory of this profile, after cargo has built there what these words ask for.
+fn built(words: &[&str], faults: Faults) -> PathBuf {
+    match std::env::var_os(BINARIES_VARIABLE) {
         Some(directory) => directory.into(),
         None => {
             let directory = profile_directory();
-            build(&directory);
+            build(&directory, words, faults);
             directory
         }
-    })
+    }
 }
 
 /// `target/debug`, for a test executable that lies in `target/debug/deps`.
@@ -48,20 +72,20 @@ fn profile_directory() -> PathBuf {
 }
 
 /// # Panics
-/// With cargo's output when it cannot build them.
-fn build(directory: &Path) {
+/// With cargo's output when it cannot build that.
+fn build(directory: &Path, words: &[&str], faults: Faults) {
     let lock = File::create(directory.join(".holdfast-tests.lock")).expect("the lock can be made");
     lock.lock().expect("the lock can be waited for");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--workspace", "--bins", "--locked", "--offline"]);
+    command.args(words).args(["--locked", "--offline"]);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     let profile = directory.file_name().unwrap_or_else(|| OsStr::new("debug"));
-    if profile == "debug" {
-        // As `cargo test` has unified them already. What is measured and released has no faults.
-        command.args(["--features", "handoff/fault-points"]);
-    } else {
+    if profile != "debug" {
         command.arg("--profile").arg(profile);
+    } else if faults == Faults::InTests {
+        // As `cargo test` has unified them already.
+        command.args(["--features", "handoff/fault-points"]);
     }
     // `target/debug` or `target/<triple>/debug`: cargo marks the root of the tree.
     let above = directory.parent().expect("a profile lies in a target directory");
