@@ -25,7 +25,9 @@
 //! The end of the link means the other side is gone: a worker that was never admitted exits, an
 //! admitted one goes on accepting and serving.
 //!
-//! Start with [`Worker::start`]; `examples/hyper.rs` and `examples/axum.rs` are whole servers.
+//! Start with [`Worker::start`]; `examples/hyper.rs` and `examples/axum.rs` are whole servers, whose connections
+//! are finished by the worker that accepted them. [`Worker::movable`] has them move instead:
+//! `examples/movable_hyper.rs` and `examples/movable_axum.rs`, by way of [`migrate`].
 
 mod acceptor;
 mod chain;

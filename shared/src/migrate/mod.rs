@@ -26,6 +26,28 @@
 //! - The owner ends a connection by `shutdown(2)`, then close; whoever is not the owner only ever closes. A surviving
 //!   copy would suppress the FIN, and a `shutdown` by a non-owner would end the connection for the owner.
 //! - Everything that crosses is versioned and limited before it is allocated.
+//!
+//! # What a server does
+//! - It gives [`Worker::movable`](crate::Worker::movable) a [`Mover`](crate::Mover) before it says that it is
+//!   ready: the incumbent's connections come as soon as the worker accepts.
+//! - Each connection's task takes a [`Seat`] in the [`Roster`], and polls [`Seat::poll_wanted`] beside its own
+//!   work. Wanted and at rest, it takes itself apart and [gives](Seat::give) itself as a [`Frozen`]; wanted and
+//!   at work, it says [`Seat::busy`] and does so later. For HTTP/1.1 that is `http1::drive`, for WebSockets
+//!   `websocket::MovableWebSocket`, by the features of those names.
+//! - Its state crosses in words of its own with a version of its own. A version that the successor does not know
+//!   is refused by [`Mover::judge`](crate::Mover::judge), for that connection alone.
+//! - What [comes back](crate::Arrival::Returned) is served as if it had never left; what was
+//!   [refused](crate::Arrival::Rejected) takes no seat, or it would be offered without end.
+//! - What cannot move is told so while there is time: [`Migration::halt`](crate::Migration::halt), then a
+//!   last answer. A worker leaves once [`Roster::emptied`] has ended, and [`Post::flushed`] if it writes letters.
+//!
+//! # A whole server
+//! `examples/movable/server.rs`; `movable_hyper.rs` gives it a `service_fn`, `movable_axum.rs` a `Router`. The
+//! suite takes both over, with connections that stay open.
+//!
+//! ````text
+#![doc = include_str!("../../examples/movable/server.rs")]
+//! ````
 
 mod blob;
 #[cfg(test)]
