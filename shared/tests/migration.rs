@@ -298,7 +298,7 @@ async fn what_was_committed_to_a_successor_that_dies_is_counted_as_lost() {
 }
 
 #[tokio::test]
-async fn an_abort_is_said_before_anything_thaws() {
+async fn a_move_that_is_called_off_thaws_its_connections_and_is_said_to_be() {
     let mut incumbent = Incumbent::with(5);
     let by_hand = ByHand(incumbent.link());
     incumbent.extent.send_replace(Extent::Canary);

@@ -16,7 +16,7 @@ use crate::agents::harness::{Echo, Harness};
 use crate::methods::{self, Method};
 
 /// The events a client may see.
-const EVENTS: [&str; 4] = ["connect.challenge", "tick", "shutdown", "health"];
+const EVENTS: [&str; 6] = ["agent", "chat", "connect.challenge", "health", "shutdown", "tick"];
 
 /// One snapshot.
 #[derive(Debug)]
