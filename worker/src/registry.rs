@@ -13,10 +13,20 @@ use serde_json::value::RawValue;
 
 use crate::agents::DEFAULT_AGENT;
 use crate::agents::harness::{Echo, Harness};
+use crate::methods::devices::announce;
 use crate::methods::{self, Method};
 
 /// The events a client may see.
-const EVENTS: [&str; 6] = ["agent", "chat", "connect.challenge", "health", "shutdown", "tick"];
+const EVENTS: &[&str] = &[
+    "agent",
+    "chat",
+    "connect.challenge",
+    announce::REQUESTED,
+    announce::RESOLVED,
+    "health",
+    "shutdown",
+    "tick",
+];
 
 /// One snapshot.
 #[derive(Debug)]
@@ -31,7 +41,7 @@ impl Registry {
     /// What comes with the worker.
     pub(crate) fn bundled(echo_word_delay: Duration) -> Self {
         let methods: BTreeMap<_, _> =
-            methods::BUNDLED.into_iter().map(|method| (method.name, method)).collect();
+            methods::BUNDLED.iter().copied().map(|method| (method.name, method)).collect();
         let echo = Harness::Echo(Echo { word_delay: echo_word_delay });
         // `default` is another name for the default agent, not another agent.
         let harnesses = BTreeMap::from([(DEFAULT_AGENT, echo.clone()), ("default", echo)]);

@@ -12,7 +12,7 @@
 //! - Nothing here runs on the runtime's threads.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::broadcast;
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use super::paired::Paired;
 use super::pairing::{self, Admitted, Ask, Refused, Tables};
 use super::pending;
 use super::revocations::{self, Revocations, Revoked};
+use super::watch::Watch;
 
 /// The folder of both tables, in the state directory.
 const FOLDER: &str = "devices";
@@ -38,6 +39,8 @@ struct Shared {
     ledger: Ledger,
     known: Mutex<Known>,
     revocations: broadcast::Sender<Revoked>,
+    /// Looks at the table while devices are connected.
+    watch: Mutex<Weak<Watch>>,
 }
 
 /// `paired.json` as it was last read.
@@ -58,6 +61,7 @@ impl Devices {
             ledger,
             known: Mutex::default(),
             revocations: broadcast::Sender::new(revocations::LATEST),
+            watch: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -97,8 +101,7 @@ impl Devices {
     ///
     /// # Errors
     /// [`LedgerUnusable`], when that cannot be known.
-    #[cfg_attr(not(test), expect(dead_code, reason = "wired where connections are served"))]
-    pub(crate) async fn still_admits(
+    pub(super) async fn still_admits(
         &self,
         device_id: String,
         role: String,
@@ -114,15 +117,23 @@ impl Devices {
     ///
     /// # Errors
     /// [`LedgerUnusable`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "wired where connections are served"))]
-    pub(crate) async fn refresh(&self) -> Result<(), LedgerUnusable> {
+    pub(super) async fn refresh(&self) -> Result<(), LedgerUnusable> {
         self.blocking(|shared| shared.refresh().map(drop)).await
     }
 
     /// What is revoked from now on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "wired where connections are served"))]
-    pub(crate) fn revocations(&self) -> Revocations {
+    pub(super) fn revocations(&self) -> Revocations {
         Revocations::of_all(&self.shared.revocations)
+    }
+
+    /// Somebody looks at the table for as long as this is kept.
+    pub(super) fn watch(&self) -> Arc<Watch> {
+        let mut watch = self.shared.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.upgrade().unwrap_or_else(|| {
+            let begun = Arc::new(Watch::begin(self.clone()));
+            *watch = Arc::downgrade(&begun);
+            begun
+        })
     }
 
     /// Both tables as they are, without requests that have expired.

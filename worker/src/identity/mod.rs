@@ -16,11 +16,9 @@ mod revocations;
 mod rights;
 mod scopes;
 mod token;
+mod watch;
 
-#[expect(unused_imports, reason = "the methods that clients call are wired apart")]
-pub(crate) use administration::{
-    AdministrationRefused, Approved, Caller, Listed, Rejected, Removed, Rotated, TokenRevoked,
-};
+pub(crate) use administration::{AdministrationRefused, Caller};
 pub(crate) use device::{Claim, Device, DeviceRefused, Statement};
 pub(crate) use devices::Devices;
 pub(crate) use ledger::LedgerUnusable;

@@ -60,6 +60,14 @@ pub(crate) enum Proof {
 pub(crate) struct Admitted {
     /// Its token, unless it needs none.
     pub(crate) issued: Option<Issued>,
+    /// The request that was approved for it just now, by itself.
+    pub(crate) approved: Option<String>,
+}
+
+impl Admitted {
+    const fn without_token(approved: Option<String>) -> Self {
+        Self { issued: None, approved }
+    }
 }
 
 /// A token that its device is told.
@@ -190,9 +198,9 @@ pub(crate) fn standing(paired: &Paired, ask: &Ask) -> Option<Result<Admitted, Re
     match judge(paired, ask) {
         Ok(known) => {
             let token = known.sufficient_token(&ask.role, &ask.scopes)?;
-            Some(Ok(Admitted { issued: Some(Issued::of(token)) }))
+            Some(Ok(Admitted { issued: Some(Issued::of(token)), approved: None }))
         }
-        Err(Reason::NotPaired) if ask.is_local_backend() => Some(Ok(Admitted { issued: None })),
+        Err(Reason::NotPaired) if ask.is_local_backend() => Some(Ok(Admitted::without_token(None))),
         Err(_) => None,
     }
 }
@@ -213,13 +221,15 @@ pub(crate) fn is_news(paired: &Paired, ask: &Ask, now_ms: u64) -> bool {
 /// [`Refused`]. A request may wait in the tables then.
 pub(crate) fn admit(tables: &mut Tables, ask: &Ask, now_ms: u64) -> Result<Admitted, Refused> {
     check_own_token(&tables.paired, ask).map_err(Refused::Token)?;
-    match judge(&tables.paired, ask) {
-        Ok(_) => {}
-        Err(Reason::NotPaired) if ask.is_local_backend() => return Ok(Admitted { issued: None }),
-        Err(reason) => pair(tables, ask, reason, now_ms)?,
-    }
+    let approved = match judge(&tables.paired, ask) {
+        Ok(_) => None,
+        Err(Reason::NotPaired) if ask.is_local_backend() => {
+            return Ok(Admitted::without_token(None));
+        }
+        Err(reason) => Some(pair(tables, ask, reason, now_ms)?),
+    };
     let Some(known) = tables.paired.get_mut(ask.device.id()) else {
-        return Ok(Admitted { issued: None });
+        return Ok(Admitted::without_token(approved));
     };
     known.display_name.clone_from(&ask.display_name);
     known.client_id = Some(ask.client_id.clone());
@@ -230,28 +240,32 @@ pub(crate) fn admit(tables: &mut Tables, ask: &Ask, now_ms: u64) -> Result<Admit
     }
     if known.sufficient_token(&ask.role, &ask.scopes).is_none() {
         if !known.may_carry(&ask.role, &ask.scopes) {
-            return Ok(Admitted { issued: None });
+            return Ok(Admitted::without_token(approved));
         }
         let scopes = rights::normalized(&ask.scopes);
         known.hold(RoleToken::issued(&ask.role, scopes, known.token(&ask.role), now_ms));
     }
-    Ok(Admitted { issued: known.token(&ask.role).map(Issued::of) })
+    Ok(Admitted { issued: known.token(&ask.role).map(Issued::of), approved })
 }
 
-/// Asks for an approval, and gives it when nobody has to look.
-fn pair(tables: &mut Tables, ask: &Ask, reason: Reason, now_ms: u64) -> Result<(), Refused> {
+/// Asks for an approval, and gives it when nobody has to look. The id of the request that was approved.
+fn pair(tables: &mut Tables, ask: &Ask, reason: Reason, now_ms: u64) -> Result<String, Refused> {
     let known = ask.known(&tables.paired).cloned();
     let request = ask.request(reason, known.as_ref(), now_ms);
+    let waited: Vec<_> = tables.pending.keys().cloned().collect();
     let request_id = pending::ask(&mut tables.pending, request);
     if tables.pending[&request_id].silent
         && approve(tables, &request_id, &ask.scopes, now_ms).is_ok()
     {
-        return Ok(());
+        return Ok(request_id);
     }
+    let is_news = !waited.contains(&request_id);
+    let news = is_news.then(|| tables.pending[&request_id].clone());
     let known = known.unwrap_or_default();
     Err(Refused::Pairing(Box::new(PairingRequired {
         reason,
         request_id,
+        news,
         device_id: ask.device.id().to_owned(),
         role: ask.role.clone(),
         scopes: rights::merged([&*ask.scopes]),

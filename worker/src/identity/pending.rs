@@ -19,7 +19,7 @@ pub(crate) type Pending = BTreeMap<String, PendingRequest>;
 
 /// What a device asks for.
 // What is flattened is what other programs have written here: it must survive us.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PendingRequest {
     #[serde(default)]

@@ -3,12 +3,16 @@
 
 use serde_json::{Value, json};
 
+use super::pending::PendingRequest;
+
 /// A request waits for somebody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("pairing required: {}", reason.requirement())]
 pub(crate) struct PairingRequired {
     pub(super) reason: Reason,
     pub(super) request_id: String,
+    /// The request, when it was not waiting before.
+    pub(super) news: Option<PendingRequest>,
     pub(super) device_id: String,
     pub(super) role: String,
     pub(super) scopes: Vec<String>,
@@ -78,6 +82,12 @@ impl PairingRequired {
             }
         }
         details
+    }
+
+    /// The request as whoever may approve it is told of it; `None` when they know it already.
+    pub(crate) fn news(&self) -> Option<Value> {
+        let shown = |request| serde_json::to_value(request).expect("it has string keys");
+        self.news.as_ref().map(shown)
     }
 
     /// Why the connection is closed.

@@ -30,7 +30,6 @@ impl Revocations {
     }
 
     /// Ends when this device may no longer be connected in this role. Cancel safe.
-    #[cfg_attr(not(test), expect(dead_code, reason = "wired where connections are served"))]
     pub(crate) async fn of(&mut self, device_id: &str, role: &str) {
         loop {
             match self.receiver.recv().await {

@@ -9,6 +9,8 @@ pub(crate) enum Needs {
     Read,
     /// `operator.write`, or a scope that includes it.
     Write,
+    /// `operator.pairing`, or a scope that includes it.
+    Pairing,
 }
 
 impl Needs {
@@ -18,12 +20,15 @@ impl Needs {
             Self::Nothing => "none",
             Self::Read => "operator.read",
             Self::Write => "operator.write",
+            Self::Pairing => "operator.pairing",
         }
     }
 
     /// What has this name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        [Self::Nothing, Self::Read, Self::Write].into_iter().find(|needs| needs.name() == name)
+        [Self::Nothing, Self::Read, Self::Write, Self::Pairing]
+            .into_iter()
+            .find(|needs| needs.name() == name)
     }
 }
 
@@ -55,6 +60,7 @@ impl Scopes {
             Needs::Nothing => true,
             Needs::Read => self.allow(Needs::Write) || self.holds("operator.read"),
             Needs::Write => self.administer() || self.holds("operator.write"),
+            Needs::Pairing => self.administer() || self.holds("operator.pairing"),
         }
     }
 
@@ -76,7 +82,9 @@ mod tests {
         assert!(Scopes::default().allow(Needs::Nothing));
         let writes = |name: &str| Scopes::new(vec![name.to_owned()]).allow(Needs::Write);
         assert!(writes("operator.write") && writes("operator.admin") && !writes("operator.read"));
-        for needs in [Needs::Nothing, Needs::Read, Needs::Write] {
+        let pairs = |name: &str| Scopes::new(vec![name.to_owned()]).allow(Needs::Pairing);
+        assert!(pairs("operator.pairing") && pairs("operator.admin") && !pairs("operator.write"));
+        for needs in [Needs::Nothing, Needs::Read, Needs::Write, Needs::Pairing] {
             assert_eq!(Needs::of_name(needs.name()), Some(needs));
         }
     }

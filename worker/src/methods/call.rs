@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Refusal;
+use crate::identity::Caller;
 use crate::registry::Registry;
 use crate::{frames, letters};
 
@@ -18,6 +19,8 @@ pub(crate) struct Call {
     pub(crate) params: Value,
     /// The snapshot it began on.
     pub(crate) registry: Arc<Registry>,
+    /// Who calls.
+    pub(crate) caller: Caller,
     /// The way back.
     pub(crate) reply: Reply,
 }

@@ -7,6 +7,7 @@
 mod agent;
 mod call;
 mod chat;
+pub(crate) mod devices;
 mod health;
 pub(crate) mod shape;
 mod status;
@@ -58,7 +59,7 @@ pub(crate) enum Work {
 pub(crate) type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The methods that come with the worker.
-pub(crate) const BUNDLED: [Method; 5] = [
+pub(crate) const BUNDLED: &[Method] = &[
     Method {
         name: "agent",
         needs: Needs::Write,
@@ -76,6 +77,42 @@ pub(crate) const BUNDLED: [Method; 5] = [
         needs: Needs::Write,
         params: Some(&chat::SEND_PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(chat::send(knowledge, call))),
+    },
+    Method {
+        name: "device.pair.approve",
+        needs: Needs::Pairing,
+        params: Some(&devices::REQUEST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(devices::approve(knowledge, call))),
+    },
+    Method {
+        name: "device.pair.list",
+        needs: Needs::Pairing,
+        params: Some(&devices::LIST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(devices::list(knowledge, call))),
+    },
+    Method {
+        name: "device.pair.reject",
+        needs: Needs::Pairing,
+        params: Some(&devices::REQUEST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(devices::reject(knowledge, call))),
+    },
+    Method {
+        name: "device.pair.remove",
+        needs: Needs::Pairing,
+        params: Some(&devices::REMOVE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(devices::remove(knowledge, call))),
+    },
+    Method {
+        name: "device.token.revoke",
+        needs: Needs::Pairing,
+        params: Some(&devices::REVOKE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(devices::revoke(knowledge, call))),
+    },
+    Method {
+        name: "device.token.rotate",
+        needs: Needs::Pairing,
+        params: Some(&devices::ROTATE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(devices::rotate(knowledge, call))),
     },
     Method { name: "health", needs: Needs::Nothing, params: None, work: Work::Now(health::answer) },
     Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },

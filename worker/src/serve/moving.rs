@@ -66,7 +66,7 @@ pub(super) enum WebSocketState {
     /// It was challenged and has not connected.
     Challenged(ChallengedState),
     /// It has connected.
-    Connected(ConnectedState),
+    Connected(Box<ConnectedState>),
 }
 
 /// A client that was challenged.
@@ -88,6 +88,9 @@ pub(super) struct ConnectedState {
     pub(super) client: ClientState,
     pub(super) role: String,
     pub(super) scopes: Vec<String>,
+    /// The device it has proven to be.
+    #[serde(default)]
+    pub(super) device: Option<DeviceState>,
     /// The number of its last event.
     pub(super) seq: u64,
     /// In how long the next tick and ping are due, in ms.
@@ -98,6 +101,25 @@ pub(super) struct ConnectedState {
     pub(super) outstanding: Vec<String>,
     #[serde(default)]
     pub(super) outstanding_before: Vec<String>,
+}
+
+/// The device of a client that has connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeviceState {
+    pub(super) id: String,
+    pub(super) let_in: LetIn,
+}
+
+/// Why a device was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LetIn {
+    /// It is paired and has shown a token of its own.
+    ByOwnToken,
+    /// It is paired and has shown the shared token.
+    BySharedToken,
+    /// It has shown the shared token and need not be paired.
+    Unpaired,
 }
 
 /// Which program has connected.
@@ -219,7 +241,7 @@ mod tests {
     use super::*;
 
     fn connected() -> WebSocketState {
-        WebSocketState::Connected(ConnectedState {
+        WebSocketState::Connected(Box::new(ConnectedState {
             protocol: 4,
             client: ClientState {
                 id: "cli".into(),
@@ -230,12 +252,13 @@ mod tests {
             },
             role: "operator".into(),
             scopes: vec!["operator.read".into()],
+            device: Some(DeviceState { id: "d1".into(), let_in: LetIn::ByOwnToken }),
             seq: 7,
             tick_in_ms: 1000,
             ping_in_ms: 500,
             outstanding: vec!["7".into()],
             outstanding_before: vec![],
-        })
+        }))
     }
 
     fn http(version: u32, state: &[u8]) -> Snapshot {
@@ -260,6 +283,16 @@ mod tests {
         let snapshot = snapshot(STATE_VERSION, serde_json::to_vec(&written).unwrap());
         assert_eq!(read_state(&snapshot).unwrap(), connected());
         assert_eq!(judge(&snapshot), Ok(()));
+    }
+
+    #[test]
+    fn a_client_of_a_worker_that_knew_no_devices_has_none() {
+        let mut written = serde_json::to_value(connected()).unwrap();
+        assert_eq!(written["device"], serde_json::json!({"id": "d1", "let_in": "by-own-token"}));
+        written.as_object_mut().unwrap().remove("device");
+        let snapshot = snapshot(STATE_VERSION, serde_json::to_vec(&written).unwrap());
+        let Ok(WebSocketState::Connected(state)) = read_state(&snapshot) else { panic!() };
+        assert_eq!(state.device, None);
     }
 
     #[test]

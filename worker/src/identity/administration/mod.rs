@@ -4,7 +4,6 @@
 //! - Who came with a device's own token sees and changes that device alone, unless it administers.
 //! - Results have the shape clients know; a refusal's words are those clients know.
 //! - A token leaves only to the device it belongs to.
-#![cfg_attr(not(test), expect(dead_code, reason = "the methods that clients call are wired apart"))]
 
 use serde::Serialize;
 use serde_json::Value;
@@ -61,16 +60,17 @@ pub(crate) struct Listed {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Approved {
-    request_id: String,
-    device: Value,
+    pub(crate) request_id: String,
+    /// As others may see it.
+    pub(crate) device: Value,
 }
 
 /// A request that was rejected: `device.pair.reject`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Rejected {
-    request_id: String,
-    device_id: String,
+    pub(crate) request_id: String,
+    pub(crate) device_id: String,
 }
 
 /// A device that is gone: `device.pair.remove`.

@@ -31,6 +31,10 @@ impl Close {
     pub(super) const SLOW_CONSUMER: Self = Self::fixed(1008, "slow consumer");
     /// What the client was to be told could not be kept for it.
     pub(super) const LETTERS_LOST: Self = Self::fixed(1011, "messages were lost; reconnect");
+    /// The client's device was removed, or its token was: it has to be paired, or to come with another.
+    pub(super) const DEVICE_REMOVED: Self = Self::fixed(4001, "device removed");
+    /// Whether the client's device may connect cannot be known; it may come back with what it has.
+    pub(super) const DEVICES_UNUSABLE: Self = Self::fixed(1011, "device pairing is unavailable");
     /// The first message was JSON but no request.
     pub(super) const NOT_A_REQUEST: Self = Self::fixed(1008, "invalid request frame");
     /// The first message was no JSON at all.

@@ -110,7 +110,7 @@ pub(super) async fn resume(
         }
         WebSocketState::Connected(state) => {
             let mailbox = mailbox.unwrap_or_else(|| gateway.post.open());
-            (None, Stage::Connected(Box::new(Standing::resumed(state, arrival)), mailbox))
+            (None, Stage::Connected(Box::new(Standing::resumed(*state, arrival)), mailbox))
         }
     };
     let carried = Carried { read: snapshot.read, unsent: snapshot.unsent };
@@ -268,9 +268,9 @@ async fn judge(
         return Err(connect::not_connect());
     }
     let params = request.params.map_or("{}", |params| params.get());
-    let Gateway { token, knowledge, .. } = gateway;
+    let Gateway { token, knowledge, post, .. } = gateway;
     let devices = &knowledge.devices;
-    let gate = Gate { token, devices, locality, nonce, now_ms: now_ms() };
+    let gate = Gate { token, devices, post, locality, nonce, now_ms: now_ms() };
     connect::admit(params, &gate).await
 }
 

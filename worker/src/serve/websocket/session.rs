@@ -7,6 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use handoff::migrate::{self, Delivery, Mailbox};
 use serde_json::value::RawValue;
@@ -24,7 +25,10 @@ use crate::frames::{self, StateVersion};
 use crate::letters::Letter;
 use crate::methods::{Call, Method, Refusal, Reply, Work, now_ms, outcome_unknown};
 use crate::serve::Gateway;
-use crate::serve::moving::WebSocketState;
+use crate::serve::moving::{DeviceState, LetIn, WebSocketState};
+
+/// How long a client whose device was removed is still told what it had asked for.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// One connected client, being served.
 #[derive(Debug)]
@@ -65,10 +69,12 @@ impl<'a> Session<'a> {
         berth: Option<&migrate::Seat>,
     ) -> Ending {
         let mut timer = std::pin::pin!(sleep_until(self.due_at()));
+        let mut revoked = self.revoked();
         loop {
             // Whichever is ready, at random: neither a busy client nor busy calls keep the others waiting.
             let step = tokio::select! {
                 () = &mut turn => return self.dismiss(),
+                () = &mut revoked => return self.expel().await,
                 () = &mut timer => {
                     let step = self.keep_time();
                     timer.as_mut().reset(self.due_at());
@@ -84,7 +90,7 @@ impl<'a> Session<'a> {
                     Heard::Gone => return Ending::Gone,
                     Heard::Wrong(close) => return Ending::Close(close),
                     Heard::Wanted => {
-                        let state = WebSocketState::Connected(self.standing.frozen());
+                        let state = WebSocketState::Connected(Box::new(self.standing.frozen()));
                         return Ending::Move(Box::new(state));
                     }
                 },
@@ -93,6 +99,36 @@ impl<'a> Session<'a> {
                 return Ending::Close(Close::SLOW_CONSUMER);
             }
         }
+    }
+
+    /// Ends when the client's device may no longer be connected.
+    fn revoked(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let Some(DeviceState { id, let_in }) = self.standing.device.clone() else {
+            return Box::pin(std::future::pending());
+        };
+        let devices = self.gateway.knowledge.devices.clone();
+        let role = self.standing.role.clone();
+        match let_in {
+            LetIn::ByOwnToken | LetIn::BySharedToken => {
+                Box::pin(async move { devices.lost(&id, &role).await })
+            }
+            LetIn::Unpaired => Box::pin(async move { devices.revoked(&id, &role).await }),
+        }
+    }
+
+    /// Closes, and hears nothing more. What was asked for is still answered if that comes soon: it may be
+    /// the client itself that gave up its token.
+    async fn expel(&mut self) -> Ending {
+        let deadline = Instant::now() + LAST_ANSWERS;
+        while self.standing.outstanding.is_any() {
+            let delivery = tokio::time::timeout_at(deadline, self.mailbox.next()).await;
+            let Ok(Delivery::Letter(letter)) = delivery else { break };
+            let is_answer = !matches!(Letter::read(&letter), Some(Letter::Event { .. }));
+            if is_answer && self.pass_on(&letter).is_err() {
+                break;
+            }
+        }
+        Ending::Close(Close::DEVICE_REMOVED)
     }
 
     fn due_at(&self) -> Instant {
@@ -162,7 +198,8 @@ impl<'a> Session<'a> {
                 }
                 let reply = Reply::new(self.mailbox.recipient(), request.id.to_string());
                 let seat = self.gateway.census.call(method.name);
-                let call = Call { params, registry: Arc::clone(&registry), reply };
+                let caller = self.standing.caller();
+                let call = Call { params, registry: Arc::clone(&registry), caller, reply };
                 let work = answer(knowledge, call);
                 tokio::spawn(async move {
                     work.await;

@@ -7,10 +7,10 @@ use handoff::Arrival;
 use handoff::message::millis;
 use tokio::time::Instant;
 
-use super::connect::{Admission, Client};
+use super::connect::{Admission, AdmittedDevice, Client, OwnToken};
 use crate::args::Limits;
-use crate::identity::{Issued, Scopes};
-use crate::serve::moving::{ClientState, ConnectedState};
+use crate::identity::{Caller, Issued, Scopes};
+use crate::serve::moving::{ClientState, ConnectedState, DeviceState, LetIn};
 
 /// How many calls of one client may be under way.
 const MOST_OUTSTANDING: usize = 256;
@@ -22,6 +22,7 @@ pub(super) struct Standing {
     pub(super) client: Client,
     pub(super) role: String,
     pub(super) scopes: Scopes,
+    pub(super) device: Option<DeviceState>,
     /// What its device is told to come with; known where it has connected.
     pub(super) issued: Option<Issued>,
     /// The number of the last event; the first one is 1.
@@ -35,11 +36,32 @@ impl Standing {
     /// Of a client that was let in just now.
     pub(super) fn new(admission: Admission, limits: &Limits) -> Self {
         let Admission { protocol, client, role, scopes, device, .. } = admission;
-        let issued = device.and_then(|device| device.issued);
+        let (device, issued) = match device {
+            Some(AdmittedDevice { id, own_token, issued }) => {
+                let let_in = match (own_token, &issued) {
+                    (OwnToken::Shown, _) => LetIn::ByOwnToken,
+                    (OwnToken::NotShown, Some(_)) => LetIn::BySharedToken,
+                    (OwnToken::NotShown, None) => LetIn::Unpaired,
+                };
+                (Some(DeviceState { id, let_in }), issued)
+            }
+            None => (None, None),
+        };
         let now = Instant::now();
         let (tick_at, ping_at) = (now + limits.tick_interval, now + limits.ping_interval);
         let outstanding = Outstanding::default();
-        Self { protocol, client, role, scopes, issued, seq: 0, tick_at, ping_at, outstanding }
+        Self {
+            protocol,
+            client,
+            role,
+            scopes,
+            device,
+            issued,
+            seq: 0,
+            tick_at,
+            ping_at,
+            outstanding,
+        }
     }
 
     /// Of a client that was let in before its connection was frozen, here or in another generation.
@@ -51,11 +73,21 @@ impl Standing {
             client: Client { id, display_name, version, platform, mode },
             role: state.role,
             scopes: Scopes::new(state.scopes),
+            device: state.device,
             issued: None,
             seq: state.seq,
             tick_at: now + Duration::from_millis(state.tick_in_ms),
             ping_at: now + Duration::from_millis(state.ping_in_ms),
             outstanding: Outstanding::resumed(state.outstanding, state.outstanding_before, arrival),
+        }
+    }
+
+    /// Who calls, for methods that ask.
+    pub(super) fn caller(&self) -> Caller {
+        let own = self.device.as_ref().filter(|device| device.let_in == LetIn::ByOwnToken);
+        Caller {
+            device_id: own.map(|device| device.id.clone()),
+            scopes: self.scopes.names().to_vec(),
         }
     }
 
@@ -74,6 +106,7 @@ impl Standing {
             },
             role: self.role.clone(),
             scopes: self.scopes.names().to_vec(),
+            device: self.device.clone(),
             seq: self.seq,
             tick_in_ms: due(self.tick_at),
             ping_in_ms: due(self.ping_at),
@@ -116,6 +149,11 @@ impl Outstanding {
     /// Whether a request has no last answer.
     pub(super) fn awaits(&self, id: &str) -> bool {
         self.here.contains_key(id) || self.before.contains_key(id)
+    }
+
+    /// Whether any has no last answer.
+    pub(super) fn is_any(&self) -> bool {
+        !(self.here.is_empty() && self.before.is_empty())
     }
 
     /// A last answer has come; answers whether it was still awaited.

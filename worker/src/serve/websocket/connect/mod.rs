@@ -16,6 +16,7 @@ mod rejection;
 
 use std::time::Instant;
 
+use handoff::migrate::Post;
 use serde_json::json;
 
 pub(super) use rejection::{Rejection, not_connect};
@@ -27,6 +28,7 @@ use crate::identity::{
     Ask, Claim, Device, Devices, Issued, Locality, Proof, Refused, Scopes, SharedToken, Statement,
     TokenRefused,
 };
+use crate::methods::devices::announce::{self, Decision};
 use crate::methods::{Code, Refusal};
 
 /// The protocols that are spoken, the oldest first.
@@ -37,6 +39,8 @@ const PROTOCOLS: std::ops::RangeInclusive<u64> = 3..=4;
 pub(super) struct Gate<'a> {
     pub(super) token: &'a SharedToken,
     pub(super) devices: &'a Devices,
+    /// Where whoever may approve devices is told of them.
+    pub(super) post: &'a Post,
     pub(super) locality: Locality,
     /// What it was challenged with.
     pub(super) nonce: &'a str,
@@ -70,13 +74,8 @@ pub(super) struct Admission {
 /// The device of a client that was let in.
 #[derive(Debug)]
 pub(super) struct AdmittedDevice {
-    #[cfg_attr(not(test), expect(dead_code, reason = "its revocation is wired with the methods"))]
     pub(super) id: String,
     /// Whether it was let in by its own token, and not by the shared one.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the methods that manage devices ask for it")
-    )]
     pub(super) own_token: OwnToken,
     /// What it is told to come with from now on.
     pub(super) issued: Option<Issued>,
@@ -208,13 +207,21 @@ async fn with_device(
     };
     match gate.devices.admit(ask, gate.now_ms).await {
         Ok(Ok(admitted)) => {
+            if let Some(request_id) = &admitted.approved {
+                announce::resolved(gate.post, request_id, &claimed.id, Decision::Approved);
+            }
             Ok(AdmittedDevice { id: claimed.id.clone(), own_token, issued: admitted.issued })
         }
         Ok(Err(Refused::Token(TokenRefused::Scope))) => {
             Err(Unauthorized::ScopeMismatch.rejection(params))
         }
         Ok(Err(Refused::Token(TokenRefused::Mismatch))) => Err(otherwise.rejection(params)),
-        Ok(Err(Refused::Pairing(required))) => Err(unpaired(&required)),
+        Ok(Err(Refused::Pairing(required))) => {
+            if let Some(request) = required.news() {
+                announce::requested(gate.post, &request);
+            }
+            Err(unpaired(&required))
+        }
         Err(unusable) => Err(unknowable(&unusable)),
     }
 }

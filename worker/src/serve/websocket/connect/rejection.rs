@@ -116,9 +116,8 @@ pub(super) fn unpaired(required: &PairingRequired) -> Rejection {
 /// The client is told no path; whoever can repair the file finds it in the log.
 pub(super) fn unknowable(unusable: &LedgerUnusable) -> Rejection {
     error!(reason = %handoff::chain(unusable), "the table of devices cannot be used");
-    Rejection::policy(Refusal {
-        code: Code::Unavailable,
-        message: "device pairing is unavailable".to_owned(),
-        details: None,
-    })
+    Rejection {
+        refusal: Refusal::unavailable(Close::DEVICES_UNUSABLE.reason()),
+        close: Close::DEVICES_UNUSABLE,
+    }
 }

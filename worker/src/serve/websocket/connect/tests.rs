@@ -87,7 +87,8 @@ impl House {
         locality: Locality,
     ) -> Result<Admission, Rejection> {
         let (token, devices) = (&self.token, &self.devices);
-        let gate = Gate { token, devices, locality, nonce: NONCE, now_ms: NOW_MS };
+        let post = &Post::default();
+        let gate = Gate { token, devices, post, locality, nonce: NONCE, now_ms: NOW_MS };
         admit(&params.to_string(), &gate).await
     }
 
