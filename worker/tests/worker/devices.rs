@@ -7,6 +7,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::UnixStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::rig::{Process, TOKEN, WebSocket, Worker, command, within};
@@ -172,4 +173,210 @@ async fn two_workers_that_pair_at_the_same_time_lose_nobody() {
         let hello = Device::new(seed).connect(&mut socket, "operator.read", &token).await;
         assert_eq!(hello["payload"]["auth"]["deviceToken"], token, "{hello}");
     }
+}
+
+/// A client that may do everything, on this machine.
+async fn administrator(worker: &Worker) -> WebSocket {
+    let mut socket = worker.websocket().await;
+    socket.connect().await;
+    socket
+}
+
+/// The response to a call; the events before it.
+async fn ask(socket: &mut WebSocket, method: &str, params: Value) -> (Value, Vec<Value>) {
+    socket.send(&json!({"type": "req", "id": "a", "method": method, "params": params})).await;
+    let mut events = Vec::new();
+    loop {
+        let frame = socket.frame().await;
+        if frame["type"] == "res" {
+            assert_eq!(frame["id"], "a");
+            return (frame, events);
+        }
+        events.push(frame);
+    }
+}
+
+/// The next event of this name.
+async fn event(socket: &mut WebSocket, name: &str) -> Value {
+    loop {
+        let frame = socket.frame().await;
+        if frame["event"] == name {
+            return frame["payload"].clone();
+        }
+    }
+}
+
+/// How a connection was closed, whatever it heard before.
+async fn end(socket: &mut WebSocket) -> (u16, String) {
+    loop {
+        if let Message::Close(Some(close)) = socket.message().await {
+            return (close.code.into(), close.reason.to_string());
+        }
+    }
+}
+
+fn removed() -> (u16, String) {
+    (4001, "device removed".to_owned())
+}
+
+/// A connection of a device that came with this token.
+async fn connected(worker: &Worker, device: &Device, scope: &str, token: &str) -> WebSocket {
+    let mut socket = worker.websocket().await;
+    let hello = device.connect(&mut socket, scope, token).await;
+    assert_eq!(hello["ok"], true, "{hello}");
+    assert_eq!(socket.frame().await["event"], "health");
+    socket
+}
+
+/// The token that a device is told when it is paired.
+async fn paired(worker: &Worker, device: &Device, scope: &str) -> String {
+    let hello = device.connect_to(worker, scope, TOKEN).await;
+    hello["payload"]["auth"]["deviceToken"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_device_that_another_client_approves_is_let_in() {
+    let worker = Worker::start().await;
+    let mut admin = administrator(&worker).await;
+    let device = Device::new(1);
+    let refusal = device.connect(&mut forwarded(&worker).await, "operator.read", TOKEN).await;
+    let request = refusal["error"]["details"]["requestId"].clone();
+    let asked = event(&mut admin, "device.pair.requested").await;
+    assert_eq!((&asked["requestId"], &asked["deviceId"]), (&request, &json!(device.id)));
+    // Asking again is no news.
+    device.connect(&mut forwarded(&worker).await, "operator.read", TOKEN).await;
+    let (listed, events) = ask(&mut admin, "device.pair.list", json!({})).await;
+    assert_eq!(listed["payload"], json!({"pending": [asked], "paired": []}));
+    assert!(events.iter().all(|event| event["event"] != "device.pair.requested"), "{events:?}");
+
+    let (answer, mut events) =
+        ask(&mut admin, "device.pair.approve", json!({"requestId": request})).await;
+    let approved = &answer["payload"];
+    assert_eq!(approved["requestId"], request, "{answer}");
+    assert_eq!(approved["device"]["scopes"], json!(["operator.read"]));
+    assert_eq!(approved["device"]["tokens"][0].get("token"), None);
+    let resolved = match events.pop() {
+        Some(resolved) => resolved["payload"].clone(),
+        None => event(&mut admin, "device.pair.resolved").await,
+    };
+    let expected = json!({"requestId": request, "deviceId": device.id, "decision": "approved",
+        "ts": resolved["ts"]});
+    assert_eq!(resolved, expected);
+    let hello = device.connect(&mut forwarded(&worker).await, "operator.read", TOKEN).await;
+    assert_eq!(hello["ok"], true, "{hello}");
+    let (listed, _) = ask(&mut admin, "device.pair.list", json!({})).await;
+    assert_eq!(listed["payload"]["pending"], json!([]));
+    assert_eq!(listed["payload"]["paired"][0]["deviceId"], device.id);
+}
+
+#[tokio::test]
+async fn a_request_is_rejected_once() {
+    let worker = Worker::start().await;
+    let mut admin = administrator(&worker).await;
+    let device = Device::new(1);
+    device.connect(&mut forwarded(&worker).await, "operator.read", TOKEN).await;
+    let request = event(&mut admin, "device.pair.requested").await["requestId"].clone();
+    let params = json!({"requestId": request});
+    let (rejected, _) = ask(&mut admin, "device.pair.reject", params.clone()).await;
+    assert_eq!(rejected["payload"], json!({"requestId": request, "deviceId": device.id}));
+    let (again, _) = ask(&mut admin, "device.pair.reject", params).await;
+    let error = json!({"code": "INVALID_REQUEST", "message": "unknown requestId"});
+    assert_eq!(again["error"], error);
+    let (wrong, _) = ask(&mut admin, "device.pair.reject", json!({"deviceId": 7})).await;
+    let words = wrong["error"]["message"].as_str().unwrap();
+    assert!(words.starts_with("invalid device.pair.reject params: "), "{words}");
+}
+
+#[tokio::test]
+async fn whose_access_is_taken_is_closed_and_nobody_else() {
+    let worker = Worker::start().await;
+    let mut admin = administrator(&worker).await;
+    let (device, other) = (Device::new(1), Device::new(2));
+    let mut unconcerned = connected(&worker, &other, "operator.read", TOKEN).await;
+    for method in ["device.token.rotate", "device.token.revoke", "device.pair.remove"] {
+        let own = paired(&worker, &device, "operator.read").await;
+        let mut sockets = [
+            connected(&worker, &device, "operator.read", &own).await,
+            connected(&worker, &device, "operator.read", TOKEN).await,
+        ];
+        let mut params = json!({"deviceId": device.id});
+        if method != "device.pair.remove" {
+            params["role"] = json!("operator");
+        }
+        let (answer, _) = ask(&mut admin, method, params).await;
+        assert_eq!(answer["payload"]["deviceId"], device.id, "{method}: {answer}");
+        assert_eq!(answer["payload"].get("token"), None);
+        for socket in &mut sockets {
+            assert_eq!(end(socket).await, removed(), "{method}");
+        }
+        let refusal = device.connect_to(&worker, "operator.read", &own).await;
+        assert_eq!(refusal["ok"], false, "{method}: {refusal}");
+    }
+    assert_eq!(unconcerned.call("status").await["ok"], true);
+}
+
+#[tokio::test]
+async fn a_device_that_gives_itself_up_is_answered_and_touches_no_other() {
+    let worker = Worker::start().await;
+    let (device, other) = (Device::new(1), Device::new(2));
+    let own = paired(&worker, &device, "operator.pairing").await;
+    paired(&worker, &other, "operator.read").await;
+    let mut socket = connected(&worker, &device, "operator.pairing", &own).await;
+    let theirs = json!({"deviceId": other.id});
+    let (denied, _) = ask(&mut socket, "device.pair.remove", theirs).await;
+    assert_eq!(denied["error"]["message"], "device pairing removal denied");
+    let rotate = json!({"deviceId": device.id, "role": "operator"});
+    let (rotated, _) = ask(&mut socket, "device.token.rotate", rotate).await;
+    let own = rotated["payload"]["token"].as_str().unwrap_or_else(|| panic!("{rotated}"));
+    assert_eq!(end(&mut socket).await, removed());
+
+    let mut socket = connected(&worker, &device, "operator.pairing", own).await;
+    let (answer, _) = ask(&mut socket, "device.pair.remove", json!({"deviceId": device.id})).await;
+    assert_eq!(answer["payload"], json!({"deviceId": device.id}));
+    assert_eq!(end(&mut socket).await, removed());
+}
+
+#[tokio::test]
+async fn devices_are_managed_by_who_holds_the_scope_for_it() {
+    let worker = Worker::start().await;
+    let mut reader = connected(&worker, &Device::new(1), "operator.read", TOKEN).await;
+    let (refused, _) = ask(&mut reader, "device.pair.list", json!({})).await;
+    assert_eq!(refused["error"]["message"], "missing scope: operator.pairing");
+    // Nor does it hear of requests: the next event is for everybody.
+    Device::new(2).connect(&mut forwarded(&worker).await, "operator.read", TOKEN).await;
+    let (_, events) = ask(&mut reader, "device.pair.list", json!({})).await;
+    assert_eq!(events, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_device_that_is_taken_out_of_the_file_is_closed() {
+    let worker = Worker::start().await;
+    let (device, other) = (Device::new(1), Device::new(2));
+    let mut socket = connected(&worker, &device, "operator.read", TOKEN).await;
+    let mut kept = connected(&worker, &other, "operator.read", TOKEN).await;
+    let path = worker.dir.path().join("state/devices/paired.json");
+    let mut table: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    table.as_object_mut().unwrap().remove(&device.id);
+    std::fs::write(&path, table.to_string()).unwrap();
+    assert_eq!(end(&mut socket).await, removed());
+    assert_eq!(kept.call("status").await["ok"], true);
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_used_is_the_gateways_fault_and_closes_nobody() {
+    let worker = Worker::start().await;
+    let mut admin = administrator(&worker).await;
+    let device = Device::new(1);
+    let mut before = connected(&worker, &device, "operator.read", TOKEN).await;
+    let path = worker.dir.path().join("state/devices/paired.json");
+    std::fs::write(&path, "{").unwrap();
+    let mut socket = worker.websocket().await;
+    let refusal = device.connect(&mut socket, "operator.read", TOKEN).await;
+    let error = json!({"code": "UNAVAILABLE", "message": "device pairing is unavailable"});
+    assert_eq!(refusal["error"], error);
+    assert_eq!(socket.closed().await, (1011, "device pairing is unavailable".to_owned()));
+    let (refusal, _) = ask(&mut admin, "device.pair.list", json!({})).await;
+    assert_eq!(refusal["error"], error);
+    worker.process.log.shows("what was revoked in the table of devices cannot be seen").await;
+    assert_eq!(before.call("status").await["ok"], true);
 }
