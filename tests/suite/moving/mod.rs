@@ -6,6 +6,7 @@ mod calls;
 mod clocks;
 mod counting;
 mod crowds;
+mod devices;
 mod examples;
 mod fault_points;
 mod faults;
