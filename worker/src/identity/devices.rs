@@ -96,7 +96,7 @@ impl Devices {
         .await
     }
 
-    /// Whether a device may still be connected in this role: to be asked for a connection that came from
+    /// Whether a device whose token was issued then may still be connected in this role: to be asked for a connection that came from
     /// another generation, which may have missed a revocation on its way.
     ///
     /// # Errors
@@ -105,10 +105,11 @@ impl Devices {
         &self,
         device_id: String,
         role: String,
+        issued_at_ms: Option<u64>,
     ) -> Result<bool, LedgerUnusable> {
         self.blocking(move |shared| {
             let paired = shared.refresh()?;
-            Ok(paired.get(&device_id).is_some_and(|known| known.acts_as(&role)))
+            Ok(paired.get(&device_id).is_some_and(|known| known.keeps(&role, issued_at_ms)))
         })
         .await
     }
@@ -428,8 +429,8 @@ pub(super) mod tests {
         assert!(!is_over(there.revocations().of(&one, "operator")).await, "it was told once");
         assert!(is_over(at_there.of(&one, "operator")).await);
         assert!(!is_over(at_there.of(&other, "operator")).await);
-        assert!(!there.still_admits(one, "operator".to_owned()).await.unwrap());
-        assert!(there.still_admits(other.clone(), "operator".to_owned()).await.unwrap());
-        assert!(!there.still_admits(other, "node".to_owned()).await.unwrap());
+        assert!(!there.still_admits(one, "operator".to_owned(), None).await.unwrap());
+        assert!(there.still_admits(other.clone(), "operator".to_owned(), None).await.unwrap());
+        assert!(!there.still_admits(other, "node".to_owned(), None).await.unwrap());
     }
 }

@@ -176,6 +176,14 @@ impl PairedDevice {
             && self.roles().iter().any(|approved| approved == role)
     }
 
+    /// Whether it may stay connected in this role, when its token was issued at that time as it was let in.
+    /// An approval brings a later one and disturbs nobody.
+    pub(crate) fn keeps(&self, role: &str, issued_at_ms: Option<u64>) -> bool {
+        let same = |at_ms| self.token(role).is_some_and(|token| token.issued_at_ms() == at_ms);
+        self.acts_as(role)
+            && issued_at_ms.is_none_or(|at_ms| same(at_ms) || self.approved_at_ms > at_ms)
+    }
+
     /// Judges its own token.
     ///
     /// # Errors

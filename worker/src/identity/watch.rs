@@ -54,13 +54,14 @@ async fn look(devices: Devices) {
 }
 
 impl Devices {
-    /// Ends when a device that was let in because it is paired may no longer be connected in this role, at
-    /// once when it has come too late to hear of it. Cancel safe.
-    pub(crate) async fn lost(&self, device_id: &str, role: &str) {
+    /// Ends when a device that was let in because it is paired, and whose token was issued then, may no longer
+    /// be connected in this role; at once when it has come too late to hear of it. Cancel safe.
+    pub(crate) async fn lost(&self, device_id: &str, role: &str, issued_at_ms: Option<u64>) {
         let _watch = self.watch();
         let mut revocations = self.revocations();
         loop {
-            match self.still_admits(device_id.to_owned(), role.to_owned()).await {
+            let (device_id, role) = (device_id.to_owned(), role.to_owned());
+            match self.still_admits(device_id, role, issued_at_ms).await {
                 Ok(true) => break,
                 Ok(false) => return,
                 // A table that was broken meanwhile takes nothing away from anybody.

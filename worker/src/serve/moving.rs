@@ -108,6 +108,9 @@ pub(super) struct ConnectedState {
 pub(super) struct DeviceState {
     pub(super) id: String,
     pub(super) let_in: LetIn,
+    /// When the token was issued that it had then.
+    #[serde(default)]
+    pub(super) issued_at_ms: Option<u64>,
 }
 
 /// Why a device was let in.
@@ -240,6 +243,10 @@ pub(super) fn ago(ms: u64) -> Instant {
 mod tests {
     use super::*;
 
+    fn device() -> DeviceState {
+        DeviceState { id: "d1".into(), let_in: LetIn::ByOwnToken, issued_at_ms: Some(5) }
+    }
+
     fn connected() -> WebSocketState {
         WebSocketState::Connected(Box::new(ConnectedState {
             protocol: 4,
@@ -252,7 +259,7 @@ mod tests {
             },
             role: "operator".into(),
             scopes: vec!["operator.read".into()],
-            device: Some(DeviceState { id: "d1".into(), let_in: LetIn::ByOwnToken }),
+            device: Some(device()),
             seq: 7,
             tick_in_ms: 1000,
             ping_in_ms: 500,
@@ -288,7 +295,8 @@ mod tests {
     #[test]
     fn a_client_of_a_worker_that_knew_no_devices_has_none() {
         let mut written = serde_json::to_value(connected()).unwrap();
-        assert_eq!(written["device"], serde_json::json!({"id": "d1", "let_in": "by-own-token"}));
+        let device = serde_json::json!({"id": "d1", "let_in": "by-own-token", "issued_at_ms": 5});
+        assert_eq!(written["device"], device);
         written.as_object_mut().unwrap().remove("device");
         let snapshot = snapshot(STATE_VERSION, serde_json::to_vec(&written).unwrap());
         let Ok(WebSocketState::Connected(state)) = read_state(&snapshot) else { panic!() };

@@ -151,7 +151,7 @@ async fn a_revoked_token_opens_nothing() {
     let expected = json!({"deviceId": id(1), "role": "operator", "revokedAtMs": NOW_MS + 5});
     assert_eq!(shown(revoked), expected);
     revocations.of(&id(1), "operator").await;
-    assert!(!devices.still_admits(id(1), "operator".to_owned()).await.unwrap());
+    assert!(!devices.still_admits(id(1), "operator".to_owned(), None).await.unwrap());
 }
 
 #[tokio::test]
@@ -193,4 +193,24 @@ async fn nobody_touches_another_device_or_goes_beyond_what_they_hold() {
         assert_eq!(refused(result), revocation);
     }
     assert_eq!(house.content("paired.json"), paired);
+}
+
+#[tokio::test]
+async fn who_moved_with_a_token_that_was_rotated_meanwhile_is_no_longer_admitted() {
+    let house = House::new();
+    let (here, there) = (house.generation(), house.generation());
+    pair(&here, ask(1, "operator.read")).await;
+    let admin = caller("operator.admin");
+    let stays = async |issued_at_ms| {
+        there.still_admits(id(1), "operator".to_owned(), Some(issued_at_ms)).await.unwrap()
+    };
+    assert!(stays(NOW_MS).await);
+    there.rotate(operator(1), None, admin.clone(), NOW_MS + 10).await.unwrap();
+    assert!(!stays(NOW_MS).await && stays(NOW_MS + 10).await);
+    // An approval brings a token as well, and takes nothing from anybody.
+    here.admit(ask(1, "operator.write"), NOW_MS + 20).await.unwrap().unwrap_err();
+    let mut requests = here.tables(NOW_MS + 20).await.unwrap().pending.into_values();
+    let request_id = requests.next().unwrap().request_id;
+    here.approve(request_id, admin, NOW_MS + 30).await.unwrap();
+    assert!(stays(NOW_MS + 10).await && stays(NOW_MS + 30).await);
 }

@@ -103,14 +103,14 @@ impl<'a> Session<'a> {
 
     /// Ends when the client's device may no longer be connected.
     fn revoked(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let Some(DeviceState { id, let_in }) = self.standing.device.clone() else {
+        let Some(DeviceState { id, let_in, issued_at_ms }) = self.standing.device.clone() else {
             return Box::pin(std::future::pending());
         };
         let devices = self.gateway.knowledge.devices.clone();
         let role = self.standing.role.clone();
         match let_in {
             LetIn::ByOwnToken | LetIn::BySharedToken => {
-                Box::pin(async move { devices.lost(&id, &role).await })
+                Box::pin(async move { devices.lost(&id, &role, issued_at_ms).await })
             }
             LetIn::Unpaired => Box::pin(async move { devices.revoked(&id, &role).await }),
         }

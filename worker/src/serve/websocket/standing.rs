@@ -43,7 +43,8 @@ impl Standing {
                     (OwnToken::NotShown, Some(_)) => LetIn::BySharedToken,
                     (OwnToken::NotShown, None) => LetIn::Unpaired,
                 };
-                (Some(DeviceState { id, let_in }), issued)
+                let issued_at_ms = issued.as_ref().map(|issued| issued.issued_at_ms);
+                (Some(DeviceState { id, let_in, issued_at_ms }), issued)
             }
             None => (None, None),
         };
