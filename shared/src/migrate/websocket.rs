@@ -16,6 +16,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
@@ -25,6 +26,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 /// The WebSocket library whose messages, errors and settings are spoken of here.
 pub use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -208,6 +211,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MovableWebSocket<S> {
     /// read.
     pub fn feed(&mut self, message: Message) -> Result<(), Error> {
         let closes = message.is_close();
+        let message = match self.past_tungstenite(message) {
+            Ok(()) => return Ok(()),
+            Err(message) => message,
+        };
         self.expect_to_send(message.len() + if closes { CLOSE_CODE } else { 0 });
         let outcome = Pin::new(&mut self.inner).start_send(message);
         match &outcome {
@@ -271,13 +278,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MovableWebSocket<S> {
         self.inner.into_inner().into_parts().0
     }
 
+    /// Queues a message below tungstenite, which would hold room for it as long as the connection lasts; or
+    /// gives it back, when something is queued above or it is not of that size.
+    fn past_tungstenite(&mut self, message: Message) -> Result<(), Message> {
+        let size = message.len();
+        let most = self.inner.get_config().max_write_buffer_size;
+        let is_quiet = self.life == Life::Open && self.flushed == Flushed::Yes;
+        if !is_quiet || !PAST_TUNGSTENITE.contains(&size) || size + LONGEST_HEADER > most {
+            return Err(message);
+        }
+        let frame = match message {
+            Message::Text(text) => Frame::message(text, OpCode::Data(Data::Text), true),
+            Message::Binary(bytes) => Frame::message(bytes, OpCode::Data(Data::Binary), true),
+            other => return Err(other),
+        };
+        self.expect_to_send(size);
+        self.inner.get_mut().send_first(frame);
+        Ok(())
+    }
+
     fn expect_to_send(&mut self, payload: usize) {
         let header = match payload {
             0..=125 => 2,
             126..=0xffff => 4,
-            _ => 10,
+            _ => LONGEST_HEADER,
         };
-        self.queued += header + payload as u64;
+        self.queued += (header + payload) as u64;
         self.flushed = Flushed::NotYet;
     }
 
@@ -290,6 +316,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MovableWebSocket<S> {
 
 /// The size of a close frame's code, which [`Message::len`] leaves out, in bytes.
 const CLOSE_CODE: usize = 2;
+/// The longest header of a frame of ours, in bytes (RFC 6455, 5.2).
+const LONGEST_HEADER: usize = 10;
+/// Messages that are too large to hold room for, and not so large that room anew each time would be slow, in
+/// bytes.
+const PAST_TUNGSTENITE: RangeInclusive<usize> = 1024..=64 * 1024;
 
 // What clients say is not for logs: only sizes are shown.
 impl<S> fmt::Debug for Frozen<S> {
@@ -308,5 +339,40 @@ impl<S> fmt::Debug for MovableWebSocket<S> {
             .field("flushed", &self.flushed)
             .field("queued", &self.queued)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn messages_leave_in_their_order_whatever_their_size_and_all_of_them_travel() {
+        let sizes = [2000, 3, 2000, 70_000, 1024, 65_536];
+        let wire = |flushed_after: &[usize]| {
+            let config = WebSocketConfig::default().write_buffer_size(16 * 1024);
+            let io = Cursor::new(Vec::new());
+            let mut websocket = MovableWebSocket::accept(io, Bytes::new(), config);
+            for (index, size) in sizes.into_iter().enumerate() {
+                let payload = vec![u8::try_from(index).unwrap(); size];
+                websocket.feed(Message::binary(payload)).unwrap();
+                if flushed_after.contains(&index) {
+                    let mut context = Context::from_waker(Waker::noop());
+                    assert!(websocket.poll_flush(&mut context).is_ready());
+                    assert_eq!(websocket.backlog(), 0);
+                }
+            }
+            let backlog = websocket.backlog();
+            let Frozen { io, unsent, .. } = websocket.freeze().map_err(|(_, why)| why).unwrap();
+            assert_eq!(unsent.len() as u64, backlog);
+            [io.into_inner(), unsent].concat()
+        };
+        let expected = wire(&[]);
+        assert_eq!(expected.len(), sizes.iter().sum::<usize>() + 3 * 4 + 2 + 2 * 10);
+        for flushed_after in [&[0][..], &[0, 1], &[2], &[1, 3, 4], &[0, 1, 2, 3, 4, 5]] {
+            assert!(wire(flushed_after) == expected, "flushed after {flushed_after:?}");
+        }
     }
 }

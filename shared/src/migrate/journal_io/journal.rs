@@ -38,6 +38,10 @@ pub const MAX_JOURNAL: usize = 1024 * 1024;
 /// A buffer with this much more room than it needs is too large to be held, in bytes.
 const SLACK: usize = 4 * 1024;
 
+/// So much is always read at once, if tungstenite asks for less: it holds the room it asks for, and this
+/// is only lent.
+const LEAST_READ: usize = 4 * 1024;
+
 /// The most that is read at once where tungstenite asks for less, in bytes.
 const READ_AHEAD: usize = 16 * 1024;
 
@@ -122,7 +126,7 @@ impl Journal {
         }
         // As much again as has come of a message that is not whole, so that somebody who sends little
         // is given little.
-        let size = asked.max(kept.min(READ_AHEAD)).min(MAX_JOURNAL - kept);
+        let size = asked.max(kept.clamp(LEAST_READ, READ_AHEAD)).min(MAX_JOURNAL - kept);
         if self.filled + size > self.ahead.len() {
             self.make_room(size);
         }
@@ -368,6 +372,16 @@ mod tests {
         arrive(&mut journal, &message[seen..]);
         journal.commit();
         assert_eq!(journal.room(4096).map(|room| room.len()), Some(4096));
+    }
+
+    #[test]
+    fn where_tungstenite_asks_for_little_more_is_read_into_room_that_is_only_lent() {
+        let mut journal = Journal::default();
+        assert_eq!(journal.room(512).map(|room| room.len()), Some(LEAST_READ));
+        arrive(&mut journal, &frame(0x82, 7));
+        journal.commit();
+        journal.rest();
+        assert_eq!(journal.ahead.capacity(), 0);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 
 use self::journal::Journal;
 pub use self::journal::MAX_JOURNAL;
@@ -72,6 +73,13 @@ impl<S> JournalIo<S> {
     /// Undoes [`Self::spill`]: what was kept is sent first.
     pub(super) fn stop_spilling(&mut self) {
         self.output = Output::Socket;
+    }
+
+    /// Queues a frame, to be sent before whatever is written from now on. Whatever was written before must
+    /// have left.
+    pub(super) fn send_first(&mut self, frame: Frame) {
+        self.unsent.reserve_exact(frame.len());
+        frame.format(&mut self.unsent).expect("memory takes everything");
     }
 
     /// How much the socket has taken since this stream was made, in bytes.
@@ -177,5 +185,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for JournalIo<S> {
         let this = self.get_mut();
         ready!(this.poll_unsent(context))?;
         Pin::new(&mut this.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::task::Waker;
+
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_sent_first_precedes_what_is_written_and_leaves_no_room_behind() {
+        let mut io = JournalIo::new(Cursor::new(Vec::new()), Vec::new(), Vec::new());
+        io.send_first(Frame::message(vec![7; 2000], OpCode::Data(Data::Binary), true));
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(4)) = Pin::new(&mut io).poll_write(&mut context, b"next") else {
+            panic!("a vector takes everything");
+        };
+        assert_eq!((io.unsent.capacity(), io.written()), (0, 2008));
+        let wire = io.into_parts().0.into_inner();
+        assert_eq!((wire.len(), &wire[..4]), (2008, &[0x82, 126, 0x07, 0xd0][..]));
+        assert!(wire.ends_with(b"next"));
     }
 }

@@ -29,8 +29,12 @@ use crate::serve::moving::{Carried, may_carry};
 pub(super) const MAX_FIRST_MESSAGE: usize = 64 * 1024;
 /// The largest message afterwards, in bytes.
 pub(super) const MAX_MESSAGE: usize = 25 * 1024 * 1024;
-/// tungstenite's own default of 128 KiB would be 1.3 GB for 10,000 connections (measured).
-const READ_BUFFER: usize = 4 * 1024;
+/// tungstenite's own default of 128 KiB would be 1.3 GB for 10,000 connections (measured). More is read at
+/// once into room that is only lent, see the journal below it.
+const READ_BUFFER: usize = 1024;
+/// What a client that has not connected may send beyond its message, in bytes: a frame's header, and what
+/// it says next without waiting.
+const READ_AHEAD: usize = 4 * 1024;
 /// Written out as soon as this much is queued, in bytes.
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How long a client may take to answer our close.
@@ -63,8 +67,7 @@ pub(super) struct SlowConsumer;
 impl Socket {
     /// The WebSocket of an upgraded connection, with what was read of it already.
     pub(super) fn new(stream: Stream, unread: Bytes, max_buffered: u64) -> Self {
-        // The header of a frame and what is read ahead come on top.
-        let allowance = (MAX_FIRST_MESSAGE + READ_BUFFER).saturating_sub(unread.len());
+        let allowance = (MAX_FIRST_MESSAGE + READ_AHEAD).saturating_sub(unread.len());
         let io = Allowance::new(stream, Some(allowance));
         Self { inner: MovableWebSocket::accept(io, unread, config()), max_buffered }
     }
