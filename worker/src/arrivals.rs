@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use handoff::migrate::{Mailbox, Neighbour, Roster, Snapshot};
+use handoff::migrate::{Kind, Mailbox, Neighbour, Roster, Snapshot};
 use handoff::{Arrival, Mover, Stream};
 use tokio::task::JoinSet;
 
@@ -63,8 +63,14 @@ impl Mover for Arrivals {
         let mut connections = self.connections();
         // Lets go of those that have ended; a panic was told by the panic hook.
         while connections.try_join_next().is_some() {}
-        let arrived = (snapshot, mailbox, arrival);
-        connections.spawn(serve::resume(Arc::clone(&self.gateway), stream, arrived, berth));
+        let gateway = Arc::clone(&self.gateway);
+        match snapshot.kind {
+            Kind::Http1 => connections.spawn(serve::resume_http(gateway, stream, snapshot, berth)),
+            Kind::WebSocket => {
+                let arrived = (snapshot, mailbox, arrival);
+                connections.spawn(serve::resume_websocket(gateway, stream, arrived, berth))
+            }
+        };
     }
 
     fn linked(&self, neighbour: Neighbour) {

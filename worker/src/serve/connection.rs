@@ -24,8 +24,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use handoff::migrate::{self, Kind, Mailbox, Snapshot};
-use handoff::{Arrival, Peer, Stream};
+use handoff::migrate::{self, Snapshot};
+use handoff::{Peer, Stream};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -33,12 +33,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use super::Gateway;
 use super::answer::{GENERATION, SECURITY};
 use super::http::Desk;
 use super::moving::{self, HttpState, freeze_http};
 use super::presence::Presence;
 use super::watched::Watched;
-use super::{Gateway, websocket};
+use super::websocket::{self, Upgraded};
 use crate::args::Limits;
 use crate::census::{Phase, Seat, Visitor};
 
@@ -50,45 +51,54 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// Serves a connection that was accepted here, until it is closed or moves. `berth` is its way to
 /// another generation.
-pub(crate) async fn accept(
+pub(crate) fn accept(
     gateway: Arc<Gateway>,
     stream: Stream,
     peer: Peer,
     berth: Option<migrate::Seat>,
-) {
+) -> impl Future<Output = ()> {
     let seat = gateway.census.seat();
-    speak_http(gateway, seat, (stream, peer), Bytes::new(), berth).await;
+    one_life_after_the_other(gateway, seat, (stream, peer), Bytes::new(), berth)
 }
 
-/// Serves a connection from where it was frozen, as [`accept`] does.
-pub(crate) async fn resume(
+/// Serves an HTTP connection from where it was frozen, as [`accept`] does.
+pub(crate) fn resume(
     gateway: Arc<Gateway>,
     stream: Stream,
-    (snapshot, mailbox, arrival): (Snapshot, Option<Mailbox>, Arrival),
+    snapshot: Snapshot,
     berth: Option<migrate::Seat>,
-) {
-    match snapshot.kind {
-        Kind::Http1 => {
-            let HttpState { phase, age_ms } =
-                moving::read_http_state(&snapshot).unwrap_or_default();
-            let seat = gateway.census.seat_since(phase.into(), moving::ago(age_ms));
-            speak_http(gateway, seat, (stream, snapshot.peer), snapshot.read.into(), berth).await;
-        }
-        Kind::WebSocket => {
-            let seat = gateway.census.seat();
-            let arrived = (snapshot, mailbox, arrival);
-            Box::pin(websocket::resume(&gateway, &seat.visitor, stream, arrived, berth)).await;
+) -> impl Future<Output = ()> {
+    let HttpState { phase, age_ms } = moving::read_http_state(&snapshot).unwrap_or_default();
+    let seat = gateway.census.seat_since(phase.into(), moving::ago(age_ms));
+    let (peer, read) = (snapshot.peer, snapshot.read.into());
+    one_life_after_the_other(gateway, seat, (stream, peer), read, berth)
+}
+
+/// Each life has a box of its own, so that a connection carries the room neither for what it was nor for
+/// what it may become.
+fn one_life_after_the_other(
+    gateway: Arc<Gateway>,
+    seat: Seat,
+    connection: (Stream, Peer),
+    read: Bytes,
+    berth: Option<migrate::Seat>,
+) -> impl Future<Output = ()> {
+    let http = Box::pin(speak_http(gateway, seat, connection, read, berth));
+    async move {
+        if let Some(upgraded) = http.await {
+            Box::pin(websocket::serve(upgraded)).await;
         }
     }
 }
 
+/// Speaks HTTP to the end of the connection, or until it is to become a WebSocket.
 async fn speak_http(
     gateway: Arc<Gateway>,
     seat: Seat,
     (stream, peer): (Stream, Peer),
     read: Bytes,
     berth: Option<migrate::Seat>,
-) {
+) -> Option<Upgraded> {
     let presence = Arc::new(Presence::new(Arc::clone(&seat.visitor)));
     let io = TokioIo::new(Watched::new(stream, read, Arc::clone(&presence)));
     let desk = Desk::new(Arc::clone(&gateway), presence, peer);
@@ -104,16 +114,7 @@ async fn speak_http(
             Some(upgrade) => {
                 let (rest, stream) = watched.into_parts();
                 let unread = joined(parts.read_buf, rest);
-                // Boxed: an HTTP connection does not carry the room for what it may become.
-                Box::pin(websocket::serve(
-                    &gateway,
-                    &seat.visitor,
-                    (stream, peer),
-                    unread,
-                    upgrade,
-                    berth,
-                ))
-                .await;
+                return Some(Upgraded { gateway, seat, stream, peer, unread, upgrade, berth });
             }
             None if half_closed => {}
             None => linger(watched.into_stream()).await,
@@ -145,6 +146,7 @@ async fn speak_http(
             }
         }
     }
+    None
 }
 
 /// How hyper's part of a connection ended.
@@ -235,11 +237,29 @@ async fn refuse(mut stream: Stream, gateway: &Gateway, status: StatusCode) {
 /// Closes our side, and reads on until the client has closed its own, for a while.
 pub(super) async fn linger(mut stream: Stream) {
     let until_closed = async {
-        let mut unread = [0; 4096];
+        // Not in the future, where every connection would carry it all its life.
+        let mut unread = vec![0; 4096];
         stream.shutdown().await?;
         while stream.read(&mut unread).await? > 0 {}
         Ok::<(), std::io::Error>(())
     };
     // Whichever way it ends, the connection is dropped next.
     let _ = tokio::time::timeout(LINGER, until_closed).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large the futures are that a function makes, in bytes.
+    const fn room<A, B, C, D, E, F>(_makes: &impl Fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_holds_only_the_room_for_what_it_is() {
+        let (any, http) = (room(&one_life_after_the_other), room(&speak_http));
+        assert!(any <= 320, "every accepted connection holds {any} bytes");
+        assert!(http <= 2560, "every HTTP connection holds {http} bytes");
+    }
 }

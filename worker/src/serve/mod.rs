@@ -22,7 +22,7 @@ use handoff::{GenerationId, Stance};
 use hyper::header::HeaderValue;
 use tokio::sync::watch;
 
-pub(crate) use connection::{accept, resume};
+pub(crate) use connection::{accept, resume as resume_http};
 pub(crate) use moving::judge;
 pub(crate) use readiness::Readiness;
 
@@ -32,6 +32,7 @@ use crate::identity::SharedToken;
 use crate::methods::Knowledge;
 use crate::registry::Registry;
 use websocket::Antechamber;
+pub(crate) use websocket::resume as resume_websocket;
 
 /// Whether requests are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

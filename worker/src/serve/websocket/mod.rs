@@ -25,6 +25,7 @@ mod socket;
 mod standing;
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use handoff::message::millis;
@@ -45,7 +46,7 @@ use self::socket::{Heard, MAX_FIRST_MESSAGE, SlowConsumer, Socket};
 use self::standing::Standing;
 use super::Gateway;
 use super::moving::{self, Carried, ChallengedState, WebSocketState};
-use crate::census::{Phase, Visitor};
+use crate::census::{Phase, Seat};
 use crate::frames;
 use crate::identity::Locality;
 use crate::methods::now_ms;
@@ -63,67 +64,75 @@ enum Ending {
     Move(Box<WebSocketState>),
 }
 
-/// Serves a connection as a WebSocket until it is closed or moves. `unread` is what came with the
-/// upgrade; `berth` is its way to another generation.
-pub(super) async fn serve(
-    gateway: &Gateway,
-    visitor: &Visitor,
-    (stream, peer): (Stream, Peer),
-    unread: Bytes,
-    upgrade: Upgrade,
-    berth: Option<migrate::Seat>,
-) {
-    visitor.enter(Phase::Talking);
+/// An HTTP connection that is a WebSocket from now on.
+pub(super) struct Upgraded {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) seat: Seat,
+    pub(super) stream: Stream,
+    pub(super) peer: Peer,
+    /// What came with the upgrade.
+    pub(super) unread: Bytes,
+    pub(super) upgrade: Upgrade,
+    /// Its way to another generation.
+    pub(super) berth: Option<migrate::Seat>,
+}
+
+/// Serves a connection as a WebSocket until it is closed or moves.
+pub(super) fn serve(upgraded: Upgraded) -> impl Future<Output = ()> {
+    let Upgraded { gateway, seat, stream, peer, unread, upgrade, berth } = upgraded;
+    seat.visitor.enter(Phase::Talking);
     let mut socket = Socket::new(stream, unread, gateway.limits.max_buffered_bytes);
     let nonce = uuid::Uuid::new_v4().to_string();
     let challenge = json!({"nonce": nonce, "ts": now_ms()});
     let challenged = say(&mut socket, frames::event("connect.challenge", &challenge, None, None));
-    let stage = Stage::Challenged(Guest { nonce, upgrade });
-    match challenged {
-        Ok(()) => live(gateway, visitor, (socket, peer), stage, berth).await,
-        Err(ending) => end(visitor, (socket, peer), ending, None, berth).await,
-    }
+    let stage = match challenged {
+        Ok(()) => Stage::Challenged(Box::new(Guest { nonce, upgrade })),
+        Err(ending) => Stage::Over(ending),
+    };
+    live(Line { gateway, seat, peer, socket: Box::new(socket), berth }, stage)
 }
 
 /// Serves a WebSocket from where another generation, or this one, froze it.
-pub(super) async fn resume(
-    gateway: &Gateway,
-    visitor: &Visitor,
+pub(crate) fn resume(
+    gateway: Arc<Gateway>,
     stream: Stream,
     (snapshot, mailbox, arrival): (Snapshot, Option<Mailbox>, Arrival),
     berth: Option<migrate::Seat>,
-) {
-    visitor.enter(Phase::Talking);
-    let Ok(state) = moving::read_state(&snapshot) else {
-        debug!("a WebSocket came with a state that cannot be read, and is closed");
-        return;
-    };
+) -> impl Future<Output = ()> {
+    let seat = gateway.census.seat();
+    seat.visitor.enter(Phase::Talking);
     let peer = snapshot.peer;
-    let (allowance, stage) = match state {
-        WebSocketState::Challenged(state) => {
+    let (allowance, stage) = match moving::read_state(&snapshot) {
+        Ok(WebSocketState::Challenged(state)) => {
             let ChallengedState { nonce, local, age_ms, allowance } = state;
             let locality = if local { Locality::Local } else { Locality::Remote };
             let opened_at = moving::ago(age_ms);
             let place = gateway.antechamber.readmit(peer);
             let upgrade = Upgrade { place, locality, opened_at };
-            (Some(allowance), Stage::Challenged(Guest { nonce, upgrade }))
+            (Some(allowance), Stage::Challenged(Box::new(Guest { nonce, upgrade })))
         }
-        WebSocketState::Connected(state) => {
+        Ok(WebSocketState::Connected(state)) => {
             let mailbox = mailbox.unwrap_or_else(|| gateway.post.open());
             (None, Stage::Connected(Box::new(Standing::resumed(*state, arrival)), mailbox))
+        }
+        Err(_) => {
+            debug!("a WebSocket came with a state that cannot be read, and is closed");
+            (None, Stage::Over(Ending::Gone))
         }
     };
     let carried = Carried { read: snapshot.read, unsent: snapshot.unsent };
     let socket = Socket::thaw(stream, carried, allowance, gateway.limits.max_buffered_bytes);
-    live(gateway, visitor, (socket, peer), stage, berth).await;
+    live(Line { gateway, seat, peer, socket: Box::new(socket), berth }, stage)
 }
 
 /// How far a WebSocket has come.
 enum Stage {
     /// It was challenged.
-    Challenged(Guest),
+    Challenged(Box<Guest>),
     /// It has connected, and gets letters.
     Connected(Box<Standing>, Mailbox),
+    /// It was over before it began.
+    Over(Ending),
 }
 
 /// A client that was challenged and has not connected.
@@ -132,73 +141,98 @@ struct Guest {
     upgrade: Upgrade,
 }
 
-async fn live(
-    gateway: &Gateway,
-    visitor: &Visitor,
-    (mut socket, peer): (Socket, Peer),
-    stage: Stage,
+/// A WebSocket, whatever its stage.
+struct Line {
+    gateway: Arc<Gateway>,
+    seat: Seat,
+    peer: Peer,
+    socket: Box<Socket>,
     berth: Option<migrate::Seat>,
-) {
-    let mut turn = pin!(async {
-        // Counted when clients are dismissed, not now; an error means the worker is gone.
-        let _ = gateway.dismissal.subscribe().wait_for(|dismisses| *dismisses).await;
-        let stance = gateway.stance.clone();
-        farewell::turn(stance, visitor.number, gateway.census.population()).await;
-    });
-    let berth_there = berth.as_ref();
-    let mut letters = None;
-    let ending = match stage {
-        Stage::Challenged(guest) => {
-            match greet(gateway, &mut socket, &guest, turn.as_mut(), berth_there).await {
-                Ok((admission, connect_id)) => {
-                    let Upgrade { place, opened_at, .. } = guest.upgrade;
-                    drop(place);
-                    socket.trust();
-                    debug!(
-                        client = admission.client.id,
-                        mode = admission.client.mode,
-                        protocol = admission.protocol,
-                        handshake_ms = (admission.admitted_at - opened_at).as_millis(),
-                        "a WebSocket connected"
-                    );
-                    let standing = Standing::new(admission, &gateway.limits);
-                    let mailbox = letters.insert(gateway.post.open());
-                    let session = Session::new(gateway, &mut socket, mailbox, standing);
-                    session.welcome_and_serve(&connect_id, turn, berth_there).await
+}
+
+/// Serves a WebSocket to its end.
+///
+/// What is short and large, its beginning and its end, is boxed: in between it is one of ten thousand, for
+/// hours.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+fn live(mut line: Line, stage: Stage) -> impl Future<Output = ()> {
+    async move {
+        let mut letters = None;
+        let ending = {
+            let Line { gateway, seat, socket, berth, .. } = &mut line;
+            let (gateway, berth) = (&**gateway, berth.as_ref());
+            let mut turn = pin!(turn(gateway, seat.visitor.number));
+            let connected = match stage {
+                Stage::Challenged(guest) => {
+                    Box::pin(welcome(gateway, socket, guest, turn.as_mut(), berth)).await
+                }
+                Stage::Connected(standing, mailbox) => Ok((standing, mailbox)),
+                Stage::Over(ending) => Err(ending),
+            };
+            match connected {
+                Ok((mut standing, mailbox)) => {
+                    let mailbox = letters.insert(mailbox);
+                    let session = Session::new(gateway, socket, mailbox, &mut standing);
+                    session.serve(turn, berth).await
                 }
                 Err(ending) => ending,
             }
-        }
-        Stage::Connected(standing, mailbox) => {
-            let mailbox = letters.insert(mailbox);
-            Session::new(gateway, &mut socket, mailbox, *standing).serve(turn, berth_there).await
-        }
-    };
-    end(visitor, (socket, peer), ending, letters, berth).await;
+        };
+        Box::pin(end(line, ending, letters)).await;
+    }
 }
 
-async fn end(
-    visitor: &Visitor,
-    (socket, peer): (Socket, Peer),
-    ending: Ending,
-    letters: Option<Mailbox>,
-    berth: Option<migrate::Seat>,
-) {
+/// Ends when it is this connection's turn to be told of a drain. Cancel safe.
+async fn turn(gateway: &Gateway, number: u64) {
+    // Counted when clients are dismissed, not now; an error means the worker is gone.
+    let _ = gateway.dismissal.subscribe().wait_for(|dismisses| *dismisses).await;
+    let stance = gateway.stance.clone();
+    Box::pin(farewell::turn(stance, number, gateway.census.population())).await;
+}
+
+/// Waits for the `connect` of a client that was challenged, and answers it.
+async fn welcome(
+    gateway: &Gateway,
+    socket: &mut Socket,
+    guest: Box<Guest>,
+    turn: Pin<&mut impl Future<Output = ()>>,
+    berth: Option<&migrate::Seat>,
+) -> Result<(Box<Standing>, Mailbox), Ending> {
+    let (admission, connect_id) = greet(gateway, socket, &guest, turn, berth).await?;
+    let Upgrade { place, opened_at, .. } = guest.upgrade;
+    drop(place);
+    socket.trust();
+    debug!(
+        client = admission.client.id,
+        mode = admission.client.mode,
+        protocol = admission.protocol,
+        handshake_ms = (admission.admitted_at - opened_at).as_millis(),
+        "a WebSocket connected"
+    );
+    let mut standing = Box::new(Standing::new(admission, &gateway.limits));
+    let mut mailbox = gateway.post.open();
+    Session::new(gateway, socket, &mut mailbox, &mut standing)
+        .welcome(&connect_id)
+        .map_err(|SlowConsumer| Ending::Close(Close::SLOW_CONSUMER))?;
+    Ok((standing, mailbox))
+}
+
+async fn end(line: Line, ending: Ending, letters: Option<Mailbox>) {
     match ending {
         Ending::Gone => {}
         Ending::Close(close) => {
             debug!(code = close.code(), reason = close.reason(), "closing a WebSocket");
-            socket.close(&close).await;
+            line.socket.close(&close).await;
         }
         Ending::Told => {
-            visitor.enter(Phase::Told);
-            socket.close(&Close::RESTART).await;
+            line.seat.visitor.enter(Phase::Told);
+            line.socket.close(&Close::RESTART).await;
         }
-        Ending::Move(state) => match socket.freeze() {
+        Ending::Move(state) => match line.socket.freeze() {
             Ok((stream, carried)) => {
-                visitor.enter(Phase::Away);
-                let frozen = moving::freeze_websocket(stream, peer, carried, &state, letters);
-                if let (Some(frozen), Some(berth)) = (frozen, berth) {
+                line.seat.visitor.enter(Phase::Away);
+                let frozen = moving::freeze_websocket(stream, line.peer, carried, &state, letters);
+                if let (Some(frozen), Some(berth)) = (frozen, line.berth) {
                     berth.give(frozen);
                 }
             }
@@ -276,4 +310,23 @@ async fn judge(
 
 fn say(socket: &mut Socket, message: String) -> Result<(), Ending> {
     socket.say(message).map_err(|SlowConsumer| Ending::Close(Close::SLOW_CONSUMER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large the futures are that a function makes, in bytes.
+    const fn room<A, B, F>(_makes: &impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn ten_thousand_idle_clients_take_little_room() {
+        // What a task holds, and what it holds boxed. Before they were looked at, it was 15 KiB.
+        let (future, socket, standing) = (room(&live), size_of::<Socket>(), size_of::<Standing>());
+        assert!(future <= 1024, "the future has {future} bytes");
+        assert!(socket <= 640, "the socket has {socket} bytes");
+        assert!(standing <= 384, "the standing has {standing} bytes");
+    }
 }

@@ -36,7 +36,7 @@ pub(super) struct Session<'a> {
     gateway: &'a Gateway,
     socket: &'a mut Socket,
     mailbox: &'a mut Mailbox,
-    standing: Standing,
+    standing: &'a mut Standing,
 }
 
 impl<'a> Session<'a> {
@@ -44,22 +44,20 @@ impl<'a> Session<'a> {
         gateway: &'a Gateway,
         socket: &'a mut Socket,
         mailbox: &'a mut Mailbox,
-        standing: Standing,
+        standing: &'a mut Standing,
     ) -> Self {
         Self { gateway, socket, mailbox, standing }
     }
 
-    /// Welcomes the client by answering its `connect`, and serves it.
-    pub(super) async fn welcome_and_serve(
-        mut self,
-        connect_id: &str,
-        turn: Pin<&mut impl Future<Output = ()>>,
-        berth: Option<&migrate::Seat>,
-    ) -> Ending {
-        match self.welcome(connect_id) {
-            Ok(()) => self.serve(turn, berth).await,
-            Err(SlowConsumer) => Ending::Close(Close::SLOW_CONSUMER),
-        }
+    /// Welcomes the client by answering its `connect`.
+    ///
+    /// # Errors
+    /// [`SlowConsumer`] when that is too much to be queued.
+    pub(super) fn welcome(&mut self, connect_id: &str) -> Result<(), SlowConsumer> {
+        let hello = hello(self.gateway, self.standing);
+        self.socket.say(frames::response(connect_id, &hello))?;
+        let health = self.gateway.knowledge.health();
+        self.event("health", &health, Some(StateVersion::FIRST))
     }
 
     /// Serves the client until its connection ends or moves.
@@ -133,13 +131,6 @@ impl<'a> Session<'a> {
 
     fn due_at(&self) -> Instant {
         self.standing.tick_at.min(self.standing.ping_at)
-    }
-
-    fn welcome(&mut self, connect_id: &str) -> Result<(), SlowConsumer> {
-        let hello = hello(self.gateway, &self.standing);
-        self.socket.say(frames::response(connect_id, &hello))?;
-        let health = self.gateway.knowledge.health();
-        self.event("health", &health, Some(StateVersion::FIRST))
     }
 
     fn keep_time(&mut self) -> Result<(), SlowConsumer> {
