@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use handoff::migrate::{self, Delivery, Mailbox};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -191,11 +192,14 @@ impl<'a> Session<'a> {
                 let seat = self.gateway.census.call(method.name);
                 let caller = self.standing.caller();
                 let call = Call { params, registry: Arc::clone(&registry), caller, reply };
-                let work = answer(knowledge, call);
-                tokio::spawn(async move {
-                    work.await;
-                    drop(seat);
-                });
+                let mut work = answer(knowledge, call);
+                // Begun here and now: what a client asks for one after the other begins in that order.
+                if work.as_mut().now_or_never().is_none() {
+                    tokio::spawn(async move {
+                        work.await;
+                        drop(seat);
+                    });
+                }
                 Ok(None)
             }
         }
