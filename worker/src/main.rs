@@ -24,6 +24,7 @@ mod methods;
 mod refusal;
 mod registry;
 mod serve;
+mod shape;
 mod state;
 
 use std::process::ExitCode;

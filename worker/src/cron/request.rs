@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::job::Definition;
 use super::schedule::{Schedule, ScheduleInvalid, instant};
 use super::shapes::{ALERT, AT, CRON, DELIVERY, EVENT, EVERY, JOB, PATCH, TURN};
-use crate::methods::shape::Violations;
+use crate::shape::Violations;
 
 /// What is wrong with a job.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! What the JSON of a job looks like. The parts whose shape depends on their kind stand alone, each in an
 //! object of its own, so that complaints name their place in the job.
 
-use crate::methods::shape::{Field, Shape};
+use crate::shape::{Field, Shape};
 
 const fn wrapped(fields: &'static [Field]) -> Shape {
     Shape::Object(fields)

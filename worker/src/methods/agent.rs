@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::chat::{harness, lane_full, turn};
-use super::shape::{Field, Shape};
 use super::{Call, Knowledge, Refusal, now_ms};
 use crate::agents::{Asked, Begun, DEFAULT_AGENT, Outcome, SessionKey};
+use crate::shape::{Field, Shape};
 
 pub(super) static PARAMS: Shape = Shape::Object(&[
     Field::required("message", Shape::Text),

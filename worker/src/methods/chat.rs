@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::shape::{Field, Shape};
 use super::{Call, Knowledge, Refusal};
 use crate::agents::harness::{Harness, Turn};
 use crate::agents::{Asked, Begun, SessionKey};
 use crate::registry::Registry;
+use crate::shape::{Field, Shape};
 
 pub(super) static SEND_PARAMS: Shape = Shape::Object(&[
     Field::required("sessionKey", Shape::Text),

@@ -9,7 +9,6 @@ mod call;
 mod chat;
 pub(crate) mod devices;
 mod health;
-pub(crate) mod shape;
 mod status;
 
 use std::path::PathBuf;
@@ -23,10 +22,10 @@ use serde_json::value::RawValue;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::call::{Call, Reply, outcome_unknown};
-use self::shape::Shape;
 use crate::agents::Runs;
 use crate::identity::{Devices, Needs};
 pub(crate) use crate::refusal::{Code, Refusal};
+use crate::shape::Shape;
 use crate::state::config::Snapshot;
 use crate::state::store::Store;
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::methods::shape::{Field, Shape};
+use crate::shape::{Field, Shape};
 
 /// A request, borrowed from the message it came in.
 #[derive(Debug, Deserialize)]

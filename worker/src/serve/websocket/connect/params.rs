@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::methods::shape::{Field, Shape};
+use crate::shape::{Field, Shape};
 
 /// The clients there are.
 const CLIENT_IDS: [&str; 13] = [
