@@ -11,6 +11,8 @@ pub(crate) enum Needs {
     Write,
     /// `operator.pairing`, or a scope that includes it.
     Pairing,
+    /// `operator.admin`.
+    Admin,
 }
 
 impl Needs {
@@ -21,12 +23,13 @@ impl Needs {
             Self::Read => "operator.read",
             Self::Write => "operator.write",
             Self::Pairing => "operator.pairing",
+            Self::Admin => "operator.admin",
         }
     }
 
     /// What has this name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        [Self::Nothing, Self::Read, Self::Write, Self::Pairing]
+        [Self::Nothing, Self::Read, Self::Write, Self::Pairing, Self::Admin]
             .into_iter()
             .find(|needs| needs.name() == name)
     }
@@ -61,6 +64,7 @@ impl Scopes {
             Needs::Read => self.allow(Needs::Write) || self.holds("operator.read"),
             Needs::Write => self.administer() || self.holds("operator.write"),
             Needs::Pairing => self.administer() || self.holds("operator.pairing"),
+            Needs::Admin => self.administer(),
         }
     }
 
@@ -84,7 +88,9 @@ mod tests {
         assert!(writes("operator.write") && writes("operator.admin") && !writes("operator.read"));
         let pairs = |name: &str| Scopes::new(vec![name.to_owned()]).allow(Needs::Pairing);
         assert!(pairs("operator.pairing") && pairs("operator.admin") && !pairs("operator.write"));
-        for needs in [Needs::Nothing, Needs::Read, Needs::Write, Needs::Pairing] {
+        let administers = |name: &str| Scopes::new(vec![name.to_owned()]).allow(Needs::Admin);
+        assert!(administers("operator.admin") && !administers("operator.write"));
+        for needs in [Needs::Nothing, Needs::Read, Needs::Write, Needs::Pairing, Needs::Admin] {
             assert_eq!(Needs::of_name(needs.name()), Some(needs));
         }
     }
