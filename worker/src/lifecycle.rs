@@ -37,6 +37,7 @@ use crate::methods::Knowledge;
 use crate::registry::Registry;
 use crate::serve::{self, AccessLog, Gateway};
 use crate::state::store::Store;
+use crate::timetable::{Driven, FindHarness, Timetable};
 
 /// The most of a drain that is kept for connections that could not move.
 const LONGEST_RESERVE: Duration = Duration::from_secs(5);
@@ -146,13 +147,15 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let access_log = if args.access_log { AccessLog::On } else { AccessLog::Off };
     let post = Post::new(usize::try_from(args.limits.max_buffered_bytes).unwrap_or(usize::MAX));
     let runs = Arc::new(Runs::new(post.clone(), Arc::default()));
+    let timetable = Timetable::new(store.clone(), post.clone());
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
         devices: Devices::of_state(state.path()),
         config: ArcSwap::new(config.holds()),
         config_path: config.path().to_owned(),
         store,
-        runs,
+        jobs: timetable.jobs(),
+        runs: Arc::clone(&runs),
     };
     let gateway = Arc::new(Gateway::new(
         worker.generation(),
@@ -195,8 +198,14 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let _own_sockets = own_socket_files(&worker);
     gateway.readiness.opened().await;
     say_ready(&worker, &source).await;
+    let harnesses: FindHarness = {
+        let gateway = Arc::clone(&gateway);
+        Arc::new(move |agent| gateway.registry().harness(agent).cloned())
+    };
+    let driven = timetable.drive(worker.lease(), runs, harnesses);
     worker.leaving().await;
     let drained = drain(&worker, &gateway, doors, &arrivals, migration.as_ref()).await;
+    end_schedule(&worker, &gateway, driven).await;
     info!(
         moved = drained.moved.total(),
         finished = drained.finished.total(),
@@ -309,6 +318,14 @@ async fn drain(
             _ = stance.changed() => {}
         }
     }
+}
+
+/// Waits until what the schedule has begun is recorded and told, or the deadline has come.
+async fn end_schedule(worker: &Worker, gateway: &Gateway, driven: Driven) {
+    let deadline = worker.stance().borrow().deadline().unwrap_or_else(Instant::now);
+    driven.end(deadline).await;
+    // Those that moved hear of it too, unless the deadline has come.
+    let _ = tokio::time::timeout_at(deadline.into(), gateway.post.flushed()).await;
 }
 
 /// Ends when what is still here has to be told to come back: there is no successor to move to, or the

@@ -10,10 +10,6 @@ mod arrivals;
 mod census;
 mod check;
 mod configuration;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "methods and the lifecycle begin to use it with the next commits")
-)]
 mod cron;
 mod frames;
 mod greeting;
@@ -26,6 +22,7 @@ mod registry;
 mod serve;
 mod shape;
 mod state;
+mod timetable;
 
 use std::process::ExitCode;
 

@@ -21,6 +21,7 @@ const EVENTS: &[&str] = &[
     "agent",
     "chat",
     "connect.challenge",
+    "cron",
     announce::REQUESTED,
     announce::RESOLVED,
     "health",

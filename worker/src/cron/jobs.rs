@@ -5,6 +5,7 @@
 //! - What is answered is on disk.
 //! - Two who change a job at once both succeed or one is told; neither undoes the other's change.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -36,6 +37,12 @@ pub(crate) struct Jobs<C> {
     clock: Arc<C>,
     tell: Tell,
     nudge: Arc<Notify>,
+}
+
+impl<C> fmt::Debug for Jobs<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 /// Why a job was not made or changed.

@@ -120,6 +120,7 @@ fn entry(run: &FinishedRun) -> Value {
         "model": outcome.model,
         "provider": outcome.provider,
         "runId": run.run_id.0,
+        "dueAtMs": run.due_at_ms,
         "runAtMs": run.started_at_ms,
         "durationMs": run.finished_at_ms - run.started_at_ms,
         "nextRunAtMs": run.next_run_at_ms,

@@ -23,7 +23,7 @@ pub(crate) mod events;
 mod handover;
 pub(crate) mod job;
 pub(crate) mod jobs;
-mod lookup;
+pub(crate) mod lookup;
 mod planner;
 mod request;
 pub(crate) mod schedule;

@@ -7,6 +7,7 @@
 mod agent;
 mod call;
 mod chat;
+mod cron;
 pub(crate) mod devices;
 mod health;
 mod status;
@@ -23,6 +24,8 @@ use arc_swap::ArcSwap;
 
 pub(crate) use self::call::{Call, Reply, outcome_unknown};
 use crate::agents::Runs;
+use crate::cron::clock::SystemClock;
+use crate::cron::jobs::Jobs;
 use crate::identity::{Devices, Needs};
 pub(crate) use crate::refusal::{Code, Refusal};
 use crate::shape::Shape;
@@ -113,6 +116,54 @@ pub(crate) const BUNDLED: &[Method] = &[
         params: Some(&devices::ROTATE_PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(devices::rotate(knowledge, call))),
     },
+    Method {
+        name: "cron.add",
+        needs: Needs::Admin,
+        params: None,
+        work: Work::Later(|knowledge, call| Box::pin(cron::add(knowledge, call))),
+    },
+    Method {
+        name: "cron.get",
+        needs: Needs::Read,
+        params: Some(&cron::ID_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::get(knowledge, call))),
+    },
+    Method {
+        name: "cron.list",
+        needs: Needs::Read,
+        params: Some(&cron::LIST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::list(knowledge, call))),
+    },
+    Method {
+        name: "cron.remove",
+        needs: Needs::Admin,
+        params: Some(&cron::ID_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::remove(knowledge, call))),
+    },
+    Method {
+        name: "cron.run",
+        needs: Needs::Admin,
+        params: Some(&cron::RUN_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::run(knowledge, call))),
+    },
+    Method {
+        name: "cron.runs",
+        needs: Needs::Read,
+        params: Some(&cron::RUNS_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::runs(knowledge, call))),
+    },
+    Method {
+        name: "cron.status",
+        needs: Needs::Read,
+        params: Some(&cron::STATUS_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::standing(knowledge, call))),
+    },
+    Method {
+        name: "cron.update",
+        needs: Needs::Admin,
+        params: Some(&cron::UPDATE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(cron::update(knowledge, call))),
+    },
     Method { name: "health", needs: Needs::Nothing, params: None, work: Work::Now(health::answer) },
     Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },
 ];
@@ -122,6 +173,8 @@ pub(crate) const BUNDLED: &[Method] = &[
 pub(crate) struct Knowledge {
     /// The state directory.
     pub(crate) state_dir: PathBuf,
+    /// The jobs that are scheduled.
+    pub(crate) jobs: Jobs<SystemClock>,
     /// The runs that are under way.
     pub(crate) runs: Arc<Runs>,
     /// What is remembered.

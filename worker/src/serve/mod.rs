@@ -97,7 +97,7 @@ impl Gateway {
     }
 
     /// The snapshot in force: a call stays with the one it began on.
-    fn registry(&self) -> Arc<Registry> {
+    pub(crate) fn registry(&self) -> Arc<Registry> {
         self.registry.load_full()
     }
 

@@ -6,6 +6,7 @@
 mod chat;
 mod check;
 mod completions;
+mod cron;
 mod devices;
 mod drain;
 mod half_closed;

@@ -13,9 +13,10 @@ use serde::de::DeserializeOwned;
 use tracing::{error, info};
 
 use self::announce::Decision;
-use super::shape::{Field, Shape};
+
 use super::{Call, Knowledge, Refusal, now_ms};
 use crate::identity::{AdministrationRefused, Caller};
+use crate::shape::{Field, Shape};
 
 pub(super) static LIST_PARAMS: Shape = Shape::Object(&[]);
 pub(super) static REQUEST_PARAMS: Shape =
