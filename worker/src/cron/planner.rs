@@ -203,7 +203,10 @@ fn instant(now: Now, job: &Job, next: NextRun, late: Duration) -> Why {
         job.timetable.following(now.wall_ms.max(at_ms))
     } else {
         // The grid goes on from when it was due by what has passed, wherever the wall clock is by now.
-        job.timetable.continued(now.wall_ms.saturating_sub(ms(late)), ms(late))
+        // A wall clock that was not set says the same, but for a rounding that would add up.
+        let was_ms = now.wall_ms.saturating_sub(ms(late));
+        let was_set = was_ms.abs_diff(at_ms) > ms(SLACK).unsigned_abs();
+        job.timetable.continued(if was_set { was_ms } else { at_ms }, ms(late))
     };
     let step = match job.definition.missed_runs {
         MissedRuns::Skip if late > MISSED_AFTER => Step::Skip,
@@ -283,6 +286,17 @@ mod tests {
     fn moved(job: &mut Job, plan: &Plan) -> i64 {
         job.stored.next = plan.moved[0].1;
         job.stored.next.unwrap().at_ms
+    }
+
+    #[test]
+    fn an_interval_does_not_drift_by_what_its_clocks_round() {
+        let job = hourly("once");
+        let mut planner = Planner::default();
+        planner.due(at(START, 1_000_000), from_ref(&job));
+        let up =
+            Duration::from_millis(1_000_000 + HOUR.unsigned_abs()) + Duration::from_micros(200);
+        let plan = planner.due(Now { wall_ms: START + HOUR + 1, up }, from_ref(&job));
+        assert_eq!(due(&plan), Some((START + HOUR, START + 2 * HOUR, Step::Run)));
     }
 
     #[test]
