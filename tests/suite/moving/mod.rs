@@ -5,6 +5,7 @@
 mod calls;
 mod clocks;
 mod counting;
+mod cron;
 mod crowds;
 mod devices;
 mod examples;
