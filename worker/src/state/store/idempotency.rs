@@ -13,6 +13,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::presence::Presence;
 use super::{Store, StoreFailed};
 
 /// How many expired results one claim forgets.
@@ -77,24 +78,10 @@ impl Store {
         let presence = self.presence.clone();
         let run_id = run_id.to_owned();
         let work = move |connection: &Connection| {
-            let IdempotencyKey { scope, key } = &key;
-            let found = connection
-                .prepare_cached(
-                    "SELECT run_id, holder, result FROM idempotency \
-                     WHERE scope = ?1 AND key = ?2 AND expires_at_ms > ?3",
-                )?
-                .query_row((scope, key, now_ms), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
-            match found {
-                Some((run_id, _, Some(result))) => return Ok(Ok(Claim::Done { run_id, result })),
-                Some((run_id, holder, None)) => {
-                    let holder: String = holder;
-                    if presence.is_alive(&holder) {
-                        return Ok(Ok(Claim::InFlight { run_id }));
-                    }
-                }
-                None => {}
+            if let Some(claim) = found(connection, &presence, &key, now_ms)? {
+                return Ok(Ok(claim));
             }
+            let IdempotencyKey { scope, key } = &key;
             connection
                 .prepare_cached(
                     "INSERT INTO idempotency (scope, key, run_id, holder, expires_at_ms) \
@@ -115,6 +102,20 @@ impl Store {
             Ok(claim) => Ok(claim),
             Err(never) => match never {},
         }
+    }
+
+    /// What is known of `key`: somebody who lives is at it, or it was done.
+    ///
+    /// # Errors
+    /// [`StoreFailed`]
+    pub(crate) async fn claimed_key(
+        &self,
+        key: IdempotencyKey,
+        now_ms: i64,
+    ) -> Result<Option<Claim>, StoreFailed> {
+        let presence = self.presence.clone();
+        let work = move |connection: &Connection| found(connection, &presence, &key, now_ms);
+        self.read("read an idempotency key", work).await
     }
 
     /// Keeps what came of a run, until `expires_at_ms`.
@@ -152,25 +153,59 @@ impl Store {
         let refused = FinishFailed::NotClaimed { run_id: run_id.to_owned(), key: key.key.clone() };
         let run_id = run_id.to_owned();
         let work = move |connection: &Connection| {
-            let IdempotencyKey { scope, key } = &key;
             let settled = match result {
-                Some((result, expires_at_ms)) => connection
-                    .prepare_cached(
-                        "UPDATE idempotency SET result = ?4, expires_at_ms = ?5 \
-                         WHERE scope = ?1 AND key = ?2 AND run_id = ?3 AND result IS NULL",
-                    )?
-                    .execute((scope, key, run_id, result, expires_at_ms))?,
+                Some((result, expires_at_ms)) => {
+                    keep(connection, &key, &run_id, &result, expires_at_ms)?
+                }
                 None => connection
                     .prepare_cached(
                         "DELETE FROM idempotency \
                          WHERE scope = ?1 AND key = ?2 AND run_id = ?3 AND result IS NULL",
                     )?
-                    .execute((scope, key, run_id))?,
+                    .execute((key.scope, key.key, run_id))?,
             };
             Ok(if settled == 1 { Ok(()) } else { Err(()) })
         };
         self.write("keep a result", work).await?.map_err(|()| refused)
     }
+}
+
+fn found(
+    connection: &Connection,
+    presence: &Presence,
+    IdempotencyKey { scope, key }: &IdempotencyKey,
+    now_ms: i64,
+) -> rusqlite::Result<Option<Claim>> {
+    let found: Option<(String, String, Option<String>)> = connection
+        .prepare_cached(
+            "SELECT run_id, holder, result FROM idempotency \
+             WHERE scope = ?1 AND key = ?2 AND expires_at_ms > ?3",
+        )?
+        .query_row((scope, key, now_ms), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    Ok(match found {
+        Some((run_id, _, Some(result))) => Some(Claim::Done { run_id, result }),
+        Some((run_id, holder, None)) if presence.is_alive(&holder) => {
+            Some(Claim::InFlight { run_id })
+        }
+        Some(_) | None => None,
+    })
+}
+
+/// Keeps what came of a run, and says how many claims that has settled: one or none.
+pub(super) fn keep(
+    connection: &Connection,
+    IdempotencyKey { scope, key }: &IdempotencyKey,
+    run_id: &str,
+    result: &str,
+    expires_at_ms: i64,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "UPDATE idempotency SET result = ?4, expires_at_ms = ?5 \
+             WHERE scope = ?1 AND key = ?2 AND run_id = ?3 AND result IS NULL",
+        )?
+        .execute((scope, key, run_id, result, expires_at_ms))
 }
 
 #[cfg(test)]

@@ -66,9 +66,18 @@ pub(crate) enum AppendFailed {
     Store(#[from] StoreFailed),
 }
 
-enum Refused {
+pub(super) enum Refused {
     NoSession,
     Superseded,
+}
+
+impl Refused {
+    pub(super) fn into_failed(self, key: String) -> AppendFailed {
+        match self {
+            Self::NoSession => AppendFailed::NoSession { key },
+            Self::Superseded => AppendFailed::Superseded { key },
+        }
+    }
 }
 
 impl Store {
@@ -87,10 +96,7 @@ impl Store {
         let (key, life) = (shown.clone(), session_id.to_owned());
         let work =
             move |connection: &Connection| append(connection, &key, &life, &messages, now_ms);
-        self.write("append messages", work).await?.map_err(|refused| match refused {
-            Refused::NoSession => AppendFailed::NoSession { key: shown },
-            Refused::Superseded => AppendFailed::Superseded { key: shown },
-        })
+        self.write("append messages", work).await?.map_err(|refused| refused.into_failed(shown))
     }
 
     /// The latest messages of a session, in the order they were said.
@@ -107,7 +113,7 @@ impl Store {
     }
 }
 
-fn append(
+pub(super) fn append(
     connection: &Connection,
     key: &str,
     life: &str,

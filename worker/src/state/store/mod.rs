@@ -53,6 +53,7 @@ pub(crate) mod session_run;
 pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod shared;
+pub(crate) mod turns;
 
 use std::io;
 use std::path::PathBuf;

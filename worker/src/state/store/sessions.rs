@@ -45,6 +45,14 @@ pub(crate) struct Session {
     pub(crate) updated_at_ms: i64,
 }
 
+impl Session {
+    fn note(&mut self, run: SessionRun, (input_tokens, output_tokens): (u64, u64)) {
+        self.latest_run = Some(run);
+        self.input_tokens = self.input_tokens.saturating_add(input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(output_tokens);
+    }
+}
+
 /// What a session begins with.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NewSession {
@@ -218,15 +226,10 @@ impl Store {
         &self,
         key: &str,
         run: SessionRun,
-        (input_tokens, output_tokens): (u64, u64),
+        tokens: (u64, u64),
         now_ms: i64,
     ) -> Result<Session, ChangeFailed> {
-        self.change("note a run", key, now_ms, move |session| {
-            session.latest_run = Some(run);
-            session.input_tokens = session.input_tokens.saturating_add(input_tokens);
-            session.output_tokens = session.output_tokens.saturating_add(output_tokens);
-        })
-        .await
+        self.change("note a run", key, now_ms, move |session| session.note(run, tokens)).await
     }
 
     /// Begins another life of a session: its messages and counts are forgotten; its label, model and attributes stay.
@@ -303,6 +306,32 @@ impl Store {
     }
 }
 
+/// The life of the session with this key, made if there is none. Its label is not looked at.
+pub(super) fn ensure(
+    connection: &Connection,
+    new: &NewSession,
+    now_ms: i64,
+) -> rusqlite::Result<String> {
+    match read_session(connection, &new.key)? {
+        Some(found) => Ok(found.session_id),
+        None => store(connection, new, now_ms).map(|session| session.session_id),
+    }
+}
+
+/// Notes how the latest run of a session stands. One that is gone has no runs.
+pub(super) fn note_run(
+    connection: &Connection,
+    key: &str,
+    run: SessionRun,
+    tokens: (u64, u64),
+    now_ms: i64,
+) -> rusqlite::Result<()> {
+    let Some(mut session) = read_session(connection, key)? else { return Ok(()) };
+    session.note(run, tokens);
+    session.updated_at_ms = session.updated_at_ms.max(now_ms);
+    update(connection, &session)
+}
+
 fn insert(
     connection: &Connection,
     new: &NewSession,
@@ -311,19 +340,20 @@ fn insert(
     if let Some(label) = taken(connection, &new.key, &new.agent_id, &new.label)? {
         return Ok(Err(Refused::LabelInUse(label)));
     }
+    store(connection, new, now_ms).map(Ok)
+}
+
+fn store(connection: &Connection, new: &NewSession, now_ms: i64) -> rusqlite::Result<Session> {
     let sql = format!(
         "INSERT INTO sessions (key, session_id, agent_id, label, model, model_provider, spawned_by, \
              created_at_ms, updated_at_ms) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING {COLUMNS}"
     );
     let NewSession { key, session_id, agent_id, label, model, model_provider, spawned_by } = new;
-    connection
-        .prepare_cached(&sql)?
-        .query_row(
-            (key, session_id, agent_id, label, model, model_provider, spawned_by, now_ms),
-            from_row,
-        )
-        .map(Ok)
+    connection.prepare_cached(&sql)?.query_row(
+        (key, session_id, agent_id, label, model, model_provider, spawned_by, now_ms),
+        from_row,
+    )
 }
 
 /// The label, if another session of the agent has it.
