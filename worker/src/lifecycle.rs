@@ -146,7 +146,8 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     };
     let access_log = if args.access_log { AccessLog::On } else { AccessLog::Off };
     let post = Post::new(usize::try_from(args.limits.max_buffered_bytes).unwrap_or(usize::MAX));
-    let runs = Arc::new(Runs::new(post.clone(), Arc::default()));
+    let runs = Arc::new(Runs::new(post.clone(), Arc::default(), store.clone()));
+    runs.overview().refresh(&store).await;
     let timetable = Timetable::new(store.clone(), post.clone());
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),

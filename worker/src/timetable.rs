@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, error, warn};
 
 use crate::agents::harness::{Harness, Turn};
-use crate::agents::{Asked, Begun, DEFAULT_AGENT, Outcome, Runs, SessionKey};
+use crate::agents::{Asked, Begun, DEFAULT_AGENT, Ending, Outcome, Runs, SessionKey};
 use crate::cron::clock::SystemClock;
 use crate::cron::driver::{Driver, Order, Tell};
 use crate::cron::job::{Definition, Payload};
@@ -150,18 +150,23 @@ async fn taken(
     };
     let run = order.run_id.0;
     let turn = Turn { message, word_delay: None };
-    let asked = Asked { run: run.clone(), session: session.clone(), harness, turn };
-    let ended = match runs.begin(asked) {
-        Begun::Started(ended) => ended,
-        Begun::InFlight => return RunOutcome::failed("a run of this id is under way"),
-        Begun::LaneFull => return RunOutcome::failed("too many messages wait in its session"),
+    // The schedule claims its runs itself.
+    let key = None;
+    let asked = Asked { run: run.clone(), session: session.clone(), harness, turn, key };
+    let ended = match runs.begin(asked).await {
+        Ok(Begun::Started(ended)) => ended,
+        Ok(Begun::InFlight | Begun::Done(_) | Begun::DoneUnreadably) => {
+            return RunOutcome::failed("a run of this id was begun before");
+        }
+        Err(error) => return RunOutcome::failed(handoff::chain(&error)),
+        Ok(Begun::LaneFull) => return RunOutcome::failed("too many messages wait in its session"),
     };
     let ended = match limit {
         None => ended.await,
         Some(limit) => match tokio::time::timeout(limit, ended).await {
             Ok(ended) => ended,
             Err(_) => {
-                runs.abort(&session, Some(&run)).await;
+                runs.abort(&session, Some(&run), Ending::Aborted).await;
                 return RunOutcome::failed(format!("it took longer than {limit:?}"));
             }
         },
@@ -172,7 +177,7 @@ async fn taken(
             let summary = Some(summary).filter(|summary| !summary.is_empty());
             RunOutcome { summary, ..RunOutcome::of(Status::Ok) }
         }
-        Ok(Outcome::Aborted) => RunOutcome::failed("somebody has ended it"),
+        Ok(Outcome::Aborted | Outcome::LaneCleared) => RunOutcome::failed("somebody has ended it"),
         Ok(Outcome::Failed(reason)) => RunOutcome::failed(reason),
         Err(_) => RunOutcome::failed("the agent's run panicked"),
     }
@@ -210,6 +215,7 @@ mod tests {
     use super::*;
     use crate::agents::harness::Echo;
     use crate::state::store::cron_jobs::{JobId, RunId};
+    use crate::state::store::shared::Shared;
 
     fn order(change: impl FnOnce(&mut Value)) -> Order {
         let mut definition = json!({
@@ -226,7 +232,9 @@ mod tests {
     }
 
     async fn outcome(order: Order) -> RunOutcome {
-        let runs = Arc::new(Runs::new(Post::default(), Arc::default()));
+        let state = Shared::new();
+        let store = state.open("g1").await;
+        let runs = Arc::new(Runs::new(Post::default(), Arc::default(), store));
         let echo = Harness::Echo(Echo { word_delay: Duration::ZERO });
         let find: FindHarness =
             Arc::new(move |agent| (agent == DEFAULT_AGENT).then(|| echo.clone()));

@@ -3,12 +3,17 @@
 pub(crate) mod harness;
 mod lane;
 mod neighbours;
+mod overview;
+mod run;
 mod runs;
 mod session;
 mod told;
+mod transcript;
 
-pub(crate) use runs::{Asked, Begun, Outcome, Runs};
+pub(crate) use runs::{Asked, Begun, Ending, Outcome, Runs};
 pub(crate) use session::SessionKey;
+pub(crate) use told::lane_cleared;
+pub(crate) use transcript::{Ended, clock_ms, new_session};
 
 /// The agent that answers when none is named.
 pub(crate) const DEFAULT_AGENT: &str = "main";

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::runs::Ending;
+
 /// One word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -14,7 +16,14 @@ pub(super) enum Word {
     /// The lane of this session is yours.
     LaneReleased { session: String },
     /// End the runs of this session, or this one of them, and say which those were.
-    AbortRun { ask: u64, session: String, run: Option<String> },
+    AbortRun {
+        ask: u64,
+        session: String,
+        run: Option<String>,
+        /// Those before these words said nothing of it.
+        #[serde(default)]
+        ending: Ending,
+    },
     /// These were ended.
     RunsAborted { ask: u64, runs: Vec<String> },
 }
@@ -38,11 +47,20 @@ mod tests {
         for word in [
             Word::LaneWanted { session: "agent:main:main".into() },
             Word::LaneReleased { session: "agent:main:main".into() },
-            Word::AbortRun { ask: 1, session: "s".into(), run: Some("r".into()) },
+            Word::AbortRun {
+                ask: 1,
+                session: "s".into(),
+                run: Some("r".into()),
+                ending: Ending::LaneCleared,
+            },
             Word::RunsAborted { ask: 1, runs: vec!["r".into()] },
         ] {
             assert_eq!(Word::read(&word.written()), Some(word));
         }
+        let older = r#"{"type":"abort-run","ask":1,"session":"s","run":null}"#;
+        let ending = Ending::Aborted;
+        let read = Word::AbortRun { ask: 1, session: "s".into(), run: None, ending };
+        assert_eq!(Word::read(older), Some(read));
         assert_eq!(Word::read(r#"{"type":"dance"}"#), None);
         let newer = r#"{"type":"lane-wanted","session":"s","colour":"green"}"#;
         assert_eq!(Word::read(newer), Some(Word::LaneWanted { session: "s".into() }));

@@ -1,34 +1,42 @@
 //! Runs: turns that agents work on, one at a time for each session, heard of by every client.
 //!
 //! ```text
-//! begin ─► waits for its lane ─► started ─► pieces … ─► finished, failed
-//!              └───── abort ────────┴───────────┴────► aborted
+//! begin ─► claims its key ─► waits for its lane ─► started ─► pieces … ─► finished, failed
+//!                                 └──── abort ────────┴───────────┴────► aborted
 //! ```
 //!
 //! **Invariants**
 //! - A run goes on whatever becomes of the connection that asked for it; it ends with this generation at
 //!   the latest.
 //! - Its id is free again, and its lane left, whichever way it ends, also by a panic.
+//! - Of all who ask for a run under one idempotency key, in whichever generation, one begins it; how it is carried
+//!   out is in [`super::run`].
 //! - An abort reaches runs of the generation beside as well.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handoff::migrate::{Neighbour, Post};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::harness::{Harness, Piece, Turn};
+use super::harness::{Harness, Turn};
 use super::lane::{Consequence, Lanes, Ticket};
 use super::neighbours::Word;
 use super::session::SessionKey;
-use super::told::Told;
+use super::transcript::{Ended, clock_ms};
+use super::{overview::Overview, run};
 use crate::census::Census;
+use crate::state::store::idempotency::{Claim, IdempotencyKey};
+use crate::state::store::{Store, StoreFailed};
 
 /// How long an abort waits for those it ends.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a claim may wait for its run to end, in ms. It ends with its generation in any case.
+const CLAIM_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// A run that somebody asks for.
 #[derive(Debug)]
@@ -41,6 +49,8 @@ pub(crate) struct Asked {
     pub(crate) harness: Harness,
     /// What is to be answered.
     pub(crate) turn: Turn,
+    /// Under which key a repeat is recognized; without one there are no repeats.
+    pub(crate) key: Option<IdempotencyKey>,
 }
 
 /// What became of asking for a run.
@@ -48,21 +58,39 @@ pub(crate) struct Asked {
 pub(crate) enum Begun {
     /// It runs, or waits for its lane; how it ends comes here.
     Started(oneshot::Receiver<Outcome>),
-    /// A run of this id is under way.
+    /// A run of this id is under way, here or in the generation beside.
     InFlight,
+    /// It was run before, and has ended.
+    Done(Ended),
+    /// It was run before, and what is kept of it cannot be read here.
+    DoneUnreadably,
     /// Too many wait in its lane.
     LaneFull,
 }
 
 /// How a run has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "text", rename_all = "kebab-case")]
 pub(crate) enum Outcome {
     /// With this answer.
     Finished(String),
     /// Somebody has ended it.
     Aborted,
+    /// It waited in a lane that was cleared.
+    LaneCleared,
     /// Without an answer, for this reason.
     Failed(String),
+}
+
+/// Why somebody ends a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Ending {
+    /// That was all they asked for.
+    #[default]
+    Aborted,
+    /// Its session is to be reset or deleted: those that wait have waited for nothing.
+    LaneCleared,
 }
 
 /// The runs of this generation.
@@ -70,6 +98,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Runs {
     post: Post,
     census: Arc<Census>,
+    store: Store,
+    overview: Overview,
     state: Mutex<State>,
 }
 
@@ -87,13 +117,13 @@ struct State {
 #[derive(Debug)]
 struct UnderWay {
     session: SessionKey,
-    abort: Arc<watch::Sender<bool>>,
+    end: Arc<watch::Sender<Option<Ending>>>,
 }
 
 impl Runs {
-    /// No runs yet; those to come are told of by this post, and counted in this census.
-    pub(crate) fn new(post: Post, census: Arc<Census>) -> Self {
-        Self { post, census, state: Mutex::default() }
+    /// No runs yet; those to come are told of by this post, counted in this census, and written down in this store.
+    pub(crate) fn new(post: Post, census: Arc<Census>, store: Store) -> Self {
+        Self { post, census, store, overview: Overview::default(), state: Mutex::default() }
     }
 
     /// By what they are told of.
@@ -106,10 +136,48 @@ impl Runs {
         &self.census
     }
 
-    /// Begins a run.
-    pub(crate) fn begin(self: &Arc<Self>, asked: Asked) -> Begun {
+    /// Where they are written down.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is known of the sessions they belong to.
+    pub(crate) const fn overview(&self) -> &Overview {
+        &self.overview
+    }
+
+    /// Begins a run, unless it was begun before. Not cancel-safe: a claim may stay behind.
+    ///
+    /// # Errors
+    /// [`StoreFailed`]: nothing has begun.
+    pub(crate) async fn begin(self: &Arc<Self>, asked: Asked) -> Result<Begun, StoreFailed> {
+        let (run, key) = (asked.run.clone(), asked.key.clone());
+        if let Some(key) = key.clone() {
+            let now = clock_ms();
+            let expires_at = now.saturating_add(CLAIM_MS);
+            match self.store.claim_key(key, &run, now, expires_at).await? {
+                Claim::New => {}
+                Claim::InFlight { .. } => return Ok(Begun::InFlight),
+                Claim::Done { result, .. } => {
+                    return Ok(Ended::read(&result).map_or(Begun::DoneUnreadably, Begun::Done));
+                }
+            }
+        }
+        let begun = self.enter(asked);
+        if let (Begun::InFlight | Begun::LaneFull, Some(key)) = (&begun, key)
+            && let Err(failed) = self.store.release_key(key, &run).await
+        {
+            warn!(
+                error = &failed as &dyn Error,
+                "an idempotency key is held until this worker ends"
+            );
+        }
+        Ok(begun)
+    }
+
+    fn enter(self: &Arc<Self>, asked: Asked) -> Begun {
         let (grant, granted) = oneshot::channel();
-        let (abort, aborted) = watch::channel(false);
+        let (end, ended) = watch::channel(None);
         let mut state = self.state();
         if state.under_way.contains_key(&asked.run) {
             return Begun::InFlight;
@@ -117,7 +185,7 @@ impl Runs {
         let Some((ticket, consequences)) = state.lanes.enter(asked.session.as_str()) else {
             return Begun::LaneFull;
         };
-        let under_way = UnderWay { session: asked.session.clone(), abort: Arc::new(abort) };
+        let under_way = UnderWay { session: asked.session.clone(), end: Arc::new(end) };
         state.under_way.insert(asked.run.clone(), under_way);
         state.waiting.insert(ticket, grant);
         self.follow(&mut state, consequences);
@@ -131,21 +199,43 @@ impl Runs {
         let (outcome, told) = oneshot::channel();
         let seat = self.census.call("an agent's run");
         tokio::spawn(async move {
-            let ended = carry_out(place, asked, granted, aborted).await;
+            let outcome_of_run = run::carry_out(place, asked, granted, ended).await;
             // Nobody may have stayed to hear it.
-            let _ = outcome.send(ended);
+            let _ = outcome.send(outcome_of_run);
             drop(seat);
         });
         Begun::Started(told)
     }
 
+    /// Ends when this run is not under way here, and says whether it was.
+    pub(crate) async fn ended_here(&self, run: &str) -> bool {
+        let end = self.state().under_way.get(run).map(|under_way| Arc::clone(&under_way.end));
+        match end {
+            Some(end) => {
+                end.closed().await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether runs of this session are under way here.
+    pub(crate) fn any_of(&self, session: &str) -> bool {
+        self.state().under_way.values().any(|under_way| under_way.session.as_str() == session)
+    }
+
     /// Ends the runs of a session, or one of them, here and in the generation beside, and says which.
-    pub(crate) async fn abort(&self, session: &SessionKey, run: Option<&str>) -> Vec<String> {
+    pub(crate) async fn abort(
+        &self,
+        session: &SessionKey,
+        run: Option<&str>,
+        ending: Ending,
+    ) -> Vec<String> {
         let there: Vec<_> = [Neighbour::Incumbent, Neighbour::Successor]
             .into_iter()
-            .filter_map(|neighbour| self.ask_to_abort(neighbour, session, run))
+            .filter_map(|neighbour| self.ask_to_abort(neighbour, (session, run), ending))
             .collect();
-        let mut runs = self.abort_here(session, run).await;
+        let mut runs = self.abort_here(session, run, ending).await;
         for answer in there {
             // A neighbour that does not answer has no runs that could be named.
             if let Ok(Ok(more)) = tokio::time::timeout(ABORT_TIMEOUT, answer).await {
@@ -159,8 +249,8 @@ impl Runs {
     fn ask_to_abort(
         &self,
         neighbour: Neighbour,
-        session: &SessionKey,
-        run: Option<&str>,
+        (session, run): (&SessionKey, Option<&str>),
+        ending: Ending,
     ) -> Option<oneshot::Receiver<Vec<String>>> {
         let mut state = self.state();
         state.asks += 1;
@@ -169,6 +259,7 @@ impl Runs {
             ask,
             session: session.as_str().to_owned(),
             run: run.map(str::to_owned),
+            ending,
         };
         if !self.post.tell(neighbour, &word.written()) {
             return None;
@@ -180,22 +271,27 @@ impl Runs {
         Some(answered)
     }
 
-    async fn abort_here(&self, session: &SessionKey, run: Option<&str>) -> Vec<String> {
-        let chosen: Vec<(String, Arc<watch::Sender<bool>>)> = self
+    async fn abort_here(
+        &self,
+        session: &SessionKey,
+        run: Option<&str>,
+        ending: Ending,
+    ) -> Vec<String> {
+        let chosen: Vec<(String, Arc<watch::Sender<Option<Ending>>>)> = self
             .state()
             .under_way
             .iter()
             .filter(|(id, under_way)| {
                 under_way.session == *session && run.is_none_or(|run| run == *id)
             })
-            .map(|(id, under_way)| (id.clone(), Arc::clone(&under_way.abort)))
+            .map(|(id, under_way)| (id.clone(), Arc::clone(&under_way.end)))
             .collect();
-        for (_, abort) in &chosen {
-            abort.send_replace(true);
+        for (_, end) in &chosen {
+            end.send_replace(Some(ending));
         }
         let all_ended = async {
-            for (_, abort) in &chosen {
-                abort.closed().await;
+            for (_, end) in &chosen {
+                end.closed().await;
             }
         };
         // One that takes longer was told to end all the same.
@@ -209,12 +305,15 @@ impl Runs {
     }
 
     /// The generation beside is gone.
-    pub(crate) fn unlinked(&self, neighbour: Neighbour) {
+    pub(crate) fn unlinked(self: &Arc<Self>, neighbour: Neighbour) {
         let mut state = self.state();
         let consequences = state.lanes.unlinked(neighbour);
         self.follow(&mut state, consequences);
         // Nobody answers these any more.
         state.asked.clear();
+        drop(state);
+        let runs = Arc::clone(self);
+        tokio::spawn(async move { runs.overview.refresh(&runs.store).await });
     }
 
     /// The generation beside has said something.
@@ -234,11 +333,11 @@ impl Runs {
                 }
                 return;
             }
-            Word::AbortRun { ask, session, run } => {
+            Word::AbortRun { ask, session, run, ending } => {
                 let runs = Arc::clone(self);
                 tokio::spawn(async move {
                     let session = SessionKey::named(&session);
-                    let ended = runs.abort_here(&session, run.as_deref()).await;
+                    let ended = runs.abort_here(&session, run.as_deref(), ending).await;
                     let word = Word::RunsAborted { ask, runs: ended };
                     runs.post.tell(neighbour, &word.written());
                 });
@@ -275,11 +374,18 @@ impl Runs {
 }
 
 /// A run's place in its lane, and its id.
-struct Place {
+pub(super) struct Place {
     runs: Arc<Runs>,
     run: String,
     session: SessionKey,
     ticket: Ticket,
+}
+
+impl Place {
+    /// The runs it is one of.
+    pub(super) fn runs(&self) -> Arc<Runs> {
+        Arc::clone(&self.runs)
+    }
 }
 
 impl Drop for Place {
@@ -293,63 +399,5 @@ impl Drop for Place {
             let consequences = state.lanes.leave(self.session.as_str());
             self.runs.follow(&mut state, consequences);
         }
-    }
-}
-
-async fn carry_out(
-    place: Place,
-    asked: Asked,
-    granted: oneshot::Receiver<()>,
-    mut aborted: watch::Receiver<bool>,
-) -> Outcome {
-    let mut told = Told::new(place.runs.post.clone(), asked.run, asked.session);
-    let ended_early = tokio::select! {
-        biased;
-        () = until_aborted(&mut aborted) => true,
-        _ = granted => false,
-    };
-    if ended_early {
-        told.aborted();
-        return Outcome::Aborted;
-    }
-    told.started();
-    let mut run = asked.harness.run(asked.turn);
-    loop {
-        let next = poll_fn(|context| {
-            run.poll_piece(context).map(|piece| match piece {
-                Piece::Text(text) => {
-                    told.piece(text);
-                    None
-                }
-                Piece::End => Some(None),
-                Piece::Failed(reason) => Some(Some(reason.to_owned())),
-            })
-        });
-        let ended = tokio::select! {
-            biased;
-            () = until_aborted(&mut aborted) => {
-                told.aborted();
-                return Outcome::Aborted;
-            }
-            ended = next => ended,
-        };
-        match ended {
-            None => {}
-            Some(None) => {
-                told.finished();
-                return Outcome::Finished(told.into_text());
-            }
-            Some(Some(reason)) => {
-                told.failed(&reason);
-                return Outcome::Failed(reason);
-            }
-        }
-    }
-}
-
-async fn until_aborted(aborted: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the run's place.
-    if aborted.wait_for(|aborted| *aborted).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use handoff::migrate::Post;
 use serde_json::{Value, json};
 
+use super::runs::Outcome;
 use super::session::SessionKey;
 use crate::identity::Needs;
 use crate::letters;
@@ -73,8 +74,18 @@ impl Told {
         self.chat("delta", &mut chat);
     }
 
+    /// It has ended, in this way.
+    pub(super) fn ended(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Finished(_) => self.finished(),
+            Outcome::Aborted => self.aborted(),
+            Outcome::LaneCleared => self.failed(&lane_cleared(&self.session)),
+            Outcome::Failed(reason) => self.failed(reason),
+        }
+    }
+
     /// The whole answer is there.
-    pub(super) fn finished(&mut self) {
+    fn finished(&mut self) {
         self.tell_text();
         self.agent("lifecycle", &json!({"phase": "end", "endedAt": now_ms()}));
         let mut last = match self.text.is_empty() {
@@ -85,29 +96,32 @@ impl Told {
     }
 
     /// Somebody has ended it.
-    pub(super) fn aborted(&mut self) {
+    fn aborted(&mut self) {
         self.chat("aborted", &mut json!({"stopReason": "rpc"}));
-        let started_at = if self.started_at_ms == 0 { now_ms() } else { self.started_at_ms };
         let data = json!({
             "phase": "end", "status": "cancelled", "aborted": true, "stopReason": "rpc",
-            "startedAt": started_at, "endedAt": now_ms(),
+            "startedAt": self.started_at(), "endedAt": now_ms(),
         });
         self.agent("lifecycle", &data);
     }
 
     /// It has failed.
-    pub(super) fn failed(&mut self, reason: &str) {
+    fn failed(&mut self, reason: &str) {
         self.tell_text();
         let data = json!({
-            "phase": "error", "startedAt": self.started_at_ms, "endedAt": now_ms(), "error": reason,
+            "phase": "error", "startedAt": self.started_at(), "endedAt": now_ms(), "error": reason,
         });
         self.agent("lifecycle", &data);
         self.chat("error", &mut json!({"errorMessage": reason}));
     }
 
     /// The answer so far.
-    pub(super) fn into_text(self) -> String {
-        self.text
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn started_at(&self) -> u64 {
+        if self.started_at_ms == 0 { now_ms() } else { self.started_at_ms }
     }
 
     fn message(&self) -> Value {
@@ -134,4 +148,9 @@ impl Told {
         payload["state"] = json!(state);
         letters::publish(&self.post, "chat", Needs::Read, payload);
     }
+}
+
+/// What is said of those that waited in a lane that was cleared.
+pub(crate) fn lane_cleared(session: &SessionKey) -> String {
+    format!("Command lane \"session:{}\" cleared", session.as_str())
 }

@@ -1,4 +1,5 @@
-//! `agent`: one turn of an agent, answered twice: when it was accepted, and when it has ended.
+//! `agent`: one turn of an agent, answered twice: when it was accepted, and when it has ended. A repeat is answered
+//! once, with what the first came to.
 
 use std::sync::Arc;
 
@@ -6,9 +7,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::chat::{harness, lane_full, turn};
+use super::outcome::{self, Final};
 use super::{Call, Knowledge, Refusal, now_ms};
-use crate::agents::{Asked, Begun, DEFAULT_AGENT, Outcome, SessionKey};
+use crate::agents::{Asked, Begun, DEFAULT_AGENT, SessionKey};
 use crate::shape::{Field, Shape};
+use crate::state::store::idempotency::IdempotencyKey;
 
 pub(super) static PARAMS: Shape = Shape::Object(&[
     Field::required("message", Shape::Text),
@@ -32,8 +35,11 @@ struct Params {
     idempotency_key: String,
 }
 
+/// What its idempotency keys are told apart by from those of other methods.
+pub(super) const SCOPE: &str = "agent";
+
 pub(super) async fn answer(knowledge: Arc<Knowledge>, call: Call) {
-    let (run, begun) = match begin(&knowledge, &call) {
+    let (run, session, begun) = match begin(&knowledge, &call).await {
         Ok(begun) => begun,
         Err(refusal) => return call.reply.refusal(&refusal),
     };
@@ -42,27 +48,20 @@ pub(super) async fn answer(knowledge: Arc<Knowledge>, call: Call) {
         Begun::InFlight => {
             return call.reply.payload(&json!({"runId": run, "status": "in_flight"}));
         }
+        Begun::Done(ended) => {
+            return Final::of_agent(&run, &session, ended.outcome).answer(call.reply);
+        }
+        Begun::DoneUnreadably => return call.reply.refusal(&outcome::unreadable()),
         Begun::LaneFull => return call.reply.refusal(&lane_full()),
     };
     call.reply.interim(&json!({"runId": run, "status": "accepted", "acceptedAt": now_ms()}));
-    match ended.await {
-        Ok(Outcome::Finished(text)) => call.reply.payload(&json!({
-            "runId": run, "status": "ok", "summary": "completed",
-            "result": {"payloads": [{"text": text, "mediaUrl": null}], "meta": {"aborted": false}},
-        })),
-        Ok(Outcome::Aborted) => call.reply.payload(&json!({
-            "runId": run, "status": "aborted", "summary": "aborted", "stopReason": "rpc",
-        })),
-        Ok(Outcome::Failed(reason)) => {
-            let payload = json!({"runId": run, "status": "error", "summary": reason});
-            call.reply.failure(&payload, &Refusal::unavailable(reason));
-        }
-        // It ended in a panic: dropping the reply says that nothing is known.
-        Err(_) => {}
+    // An error means that it ended in a panic: dropping the reply says that nothing is known.
+    if let Ok(outcome) = ended.await {
+        Final::of_agent(&run, &session, outcome).answer(call.reply);
     }
 }
 
-fn begin(knowledge: &Knowledge, call: &Call) -> Result<(String, Begun), Refusal> {
+async fn begin(knowledge: &Knowledge, call: &Call) -> Result<(String, SessionKey, Begun), Refusal> {
     let Params { message, agent_id, session_key, idempotency_key } = call.read()?;
     let session = match (session_key, agent_id) {
         (Some(name), _) => SessionKey::named(&name),
@@ -71,8 +70,10 @@ fn begin(knowledge: &Knowledge, call: &Call) -> Result<(String, Begun), Refusal>
     let asked = Asked {
         run: idempotency_key.clone(),
         harness: harness(&call.registry, &session)?,
-        session,
+        session: session.clone(),
         turn: turn(message)?,
+        key: Some(IdempotencyKey { scope: SCOPE.to_owned(), key: idempotency_key.clone() }),
     };
-    Ok((idempotency_key, knowledge.runs.begin(asked)))
+    let begun = knowledge.runs.begin(asked).await.map_err(|failed| super::store_failed(&failed))?;
+    Ok((idempotency_key, session, begun))
 }

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::outcome::{self, Final};
 use super::{Call, Knowledge, Refusal};
 use crate::agents::harness::{Harness, Turn};
-use crate::agents::{Asked, Begun, SessionKey};
+use crate::agents::{Asked, Begun, Ending, SessionKey};
 use crate::registry::Registry;
 use crate::shape::{Field, Shape};
+use crate::state::store::idempotency::IdempotencyKey;
+
+/// What its idempotency keys are told apart by from those of other methods.
+pub(super) const SCOPE: &str = "chat";
 
 pub(super) static SEND_PARAMS: Shape = Shape::Object(&[
     Field::required("sessionKey", Shape::Text),
@@ -36,26 +41,61 @@ struct Send {
 
 /// Answers as soon as the run has begun; a repeat begins nothing.
 pub(super) async fn send(knowledge: Arc<Knowledge>, call: Call) {
-    let outcome = begin(&knowledge, &call);
-    call.reply.outcome(outcome);
+    let message = match call.read() {
+        Ok(Send { session_key, message, idempotency_key }) => {
+            Sent { session: SessionKey::named(&session_key), message, run: idempotency_key }
+        }
+        Err(refusal) => return call.reply.refusal(&refusal),
+    };
+    match message.begin(&knowledge, &call.registry).await {
+        Ok(Sending::Begun(payload)) => call.reply.payload(&payload),
+        Ok(Sending::Done(done)) => done.answer(call.reply),
+        Err(refusal) => call.reply.refusal(&refusal),
+    }
 }
 
-fn begin(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
-    let Send { session_key, message, idempotency_key } = call.read()?;
-    let session = SessionKey::named(&session_key);
-    let asked = Asked {
-        run: idempotency_key.clone(),
-        harness: harness(&call.registry, &session)?,
-        session,
-        turn: turn(message)?,
-    };
-    let status = match knowledge.runs.begin(asked) {
-        // Its end is told by events.
-        Begun::Started(_) => "started",
-        Begun::InFlight => "in_flight",
-        Begun::LaneFull => return Err(lane_full()),
-    };
-    Ok(json!({"runId": idempotency_key, "status": status}))
+/// A message for a session.
+pub(super) struct Sent {
+    pub(super) session: SessionKey,
+    pub(super) message: String,
+    /// The id of its run, by which a repeat is recognized.
+    pub(super) run: String,
+}
+
+/// What became of sending it.
+pub(super) enum Sending {
+    /// Its answer is told by events.
+    Begun(Value),
+    /// It was answered before.
+    Done(Final),
+}
+
+impl Sent {
+    pub(super) async fn begin(
+        self,
+        knowledge: &Knowledge,
+        registry: &Registry,
+    ) -> Result<Sending, Refusal> {
+        let Self { session, message, run } = self;
+        let asked = Asked {
+            run: run.clone(),
+            harness: harness(registry, &session)?,
+            session: session.clone(),
+            turn: turn(message)?,
+            key: Some(IdempotencyKey { scope: SCOPE.to_owned(), key: run.clone() }),
+        };
+        let begun = knowledge.runs.begin(asked).await;
+        let status = match begun.map_err(|failed| super::store_failed(&failed))? {
+            Begun::Started(_) => "started",
+            Begun::InFlight => "in_flight",
+            Begun::Done(ended) => {
+                return Ok(Sending::Done(Final::of_chat(&run, &session, ended.outcome)));
+            }
+            Begun::DoneUnreadably => return Err(outcome::unreadable()),
+            Begun::LaneFull => return Err(lane_full()),
+        };
+        Ok(Sending::Begun(json!({"runId": run, "status": status})))
+    }
 }
 
 #[derive(Deserialize)]
@@ -70,7 +110,7 @@ pub(super) async fn abort(knowledge: Arc<Knowledge>, call: Call) {
     let outcome = match call.read::<Abort>() {
         Ok(Abort { session_key, run_id }) => {
             let session = SessionKey::named(&session_key);
-            let runs = knowledge.runs.abort(&session, run_id.as_deref()).await;
+            let runs = knowledge.runs.abort(&session, run_id.as_deref(), Ending::Aborted).await;
             Ok(json!({"ok": true, "aborted": !runs.is_empty(), "runIds": runs}))
         }
         Err(refusal) => Err(refusal),

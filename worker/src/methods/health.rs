@@ -3,18 +3,30 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Knowledge, Refusal, now_ms};
-use crate::agents::DEFAULT_AGENT;
+use super::{Knowledge, Refusal, now_ms, row};
+use crate::agents::{DEFAULT_AGENT, clock_ms};
+use crate::state::store::sessions::Session;
+
+/// How many of the sessions that were used last are shown.
+const RECENT: usize = 5;
 
 pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
     super::payload(&report(knowledge))
 }
 
 pub(super) fn report(knowledge: &Knowledge) -> Value {
-    let sessions = json!({
-        "path": knowledge.sessions_path(DEFAULT_AGENT),
-        "count": 0,
-        "recent": [],
+    let seen = knowledge.runs.overview().seen();
+    let now = clock_ms();
+    let recent = |of_default: &dyn Fn(&&Session) -> bool| -> Vec<Value> {
+        let chosen = seen.recent.iter().filter(of_default).take(RECENT);
+        chosen.map(|session| row::recent(session, now)).collect()
+    };
+    let path = knowledge.sessions_path(DEFAULT_AGENT);
+    let sessions = json!({"path": path, "count": seen.count, "recent": recent(&|_| true)});
+    let of_default = json!({
+        "path": path,
+        "count": seen.count_of_default,
+        "recent": recent(&|session| session.agent_id == DEFAULT_AGENT),
     });
     json!({
         "ok": true,
@@ -31,7 +43,7 @@ pub(super) fn report(knowledge: &Knowledge) -> Value {
             "agentId": DEFAULT_AGENT,
             "isDefault": true,
             "heartbeat": {"enabled": false, "every": "0m", "everyMs": null, "target": "none"},
-            "sessions": sessions,
+            "sessions": of_default,
         }],
         "sessions": sessions,
     })

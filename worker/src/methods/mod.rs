@@ -10,7 +10,12 @@ mod chat;
 mod cron;
 pub(crate) mod devices;
 mod health;
+mod history;
+mod outcome;
+mod row;
+mod sessions;
 mod status;
+mod wait;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -30,7 +35,7 @@ use crate::identity::{Devices, Needs};
 pub(crate) use crate::refusal::{Code, Refusal};
 use crate::shape::Shape;
 use crate::state::config::Snapshot;
-use crate::state::store::Store;
+use crate::state::store::{Store, StoreFailed};
 
 /// The version clients are told: of this worker, never of the gateway it is compatible with.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -69,10 +74,22 @@ pub(crate) const BUNDLED: &[Method] = &[
         work: Work::Later(|knowledge, call| Box::pin(agent::answer(knowledge, call))),
     },
     Method {
+        name: "agent.wait",
+        needs: Needs::Read,
+        params: Some(&wait::PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(wait::answer(knowledge, call))),
+    },
+    Method {
         name: "chat.abort",
         needs: Needs::Write,
         params: Some(&chat::ABORT_PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(chat::abort(knowledge, call))),
+    },
+    Method {
+        name: "chat.history",
+        needs: Needs::Read,
+        params: Some(&history::HISTORY_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(history::history(knowledge, call))),
     },
     Method {
         name: "chat.send",
@@ -165,6 +182,60 @@ pub(crate) const BUNDLED: &[Method] = &[
         work: Work::Later(|knowledge, call| Box::pin(cron::update(knowledge, call))),
     },
     Method { name: "health", needs: Needs::Nothing, params: None, work: Work::Now(health::answer) },
+    Method {
+        name: "sessions.create",
+        needs: Needs::Write,
+        params: Some(&sessions::CREATE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::create(knowledge, call))),
+    },
+    Method {
+        name: "sessions.delete",
+        needs: Needs::Admin,
+        params: Some(&sessions::DELETE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::delete(knowledge, call))),
+    },
+    Method {
+        name: "sessions.describe",
+        needs: Needs::Read,
+        params: Some(&sessions::DESCRIBE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::describe(knowledge, call))),
+    },
+    Method {
+        name: "sessions.get",
+        needs: Needs::Read,
+        params: Some(&history::GET_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(history::get(knowledge, call))),
+    },
+    Method {
+        name: "sessions.list",
+        needs: Needs::Read,
+        params: Some(&sessions::LIST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::list(knowledge, call))),
+    },
+    Method {
+        name: "sessions.patch",
+        needs: Needs::Admin,
+        params: Some(&sessions::PATCH_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::patch(knowledge, call))),
+    },
+    Method {
+        name: "sessions.preview",
+        needs: Needs::Read,
+        params: Some(&history::PREVIEW_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(history::preview(knowledge, call))),
+    },
+    Method {
+        name: "sessions.reset",
+        needs: Needs::Admin,
+        params: Some(&sessions::RESET_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::reset(knowledge, call))),
+    },
+    Method {
+        name: "sessions.send",
+        needs: Needs::Write,
+        params: Some(&sessions::SEND_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(sessions::send(knowledge, call))),
+    },
     Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },
 ];
 
@@ -178,7 +249,6 @@ pub(crate) struct Knowledge {
     /// The runs that are under way.
     pub(crate) runs: Arc<Runs>,
     /// What is remembered.
-    #[expect(dead_code, reason = "the methods that need it come with the next commits")]
     pub(crate) store: Store,
     /// The devices that are paired, or would be.
     pub(crate) devices: Devices,
@@ -215,4 +285,9 @@ fn payload(value: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
         message: format!("could not write the answer: {error}"),
         details: None,
     })
+}
+
+/// What is answered when the database does not do its part.
+fn store_failed(failed: &StoreFailed) -> Refusal {
+    Refusal::unavailable(handoff::chain(failed))
 }

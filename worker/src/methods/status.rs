@@ -1,13 +1,23 @@
-//! `status`: what runs and what was said. No sessions and no tasks are kept yet, and the counts say so.
+//! `status`: what runs and what was said. No tasks are kept yet, and the counts say so.
 
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use super::{Knowledge, Refusal, VERSION};
-use crate::agents::DEFAULT_AGENT;
+use super::{Knowledge, Refusal, VERSION, row};
+use crate::agents::{DEFAULT_AGENT, clock_ms};
 
 pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
     let path = knowledge.sessions_path(DEFAULT_AGENT);
+    let seen = knowledge.runs.overview().seen();
+    let now = clock_ms();
+    let recent: Vec<Value> =
+        seen.recent.iter().map(|session| row::in_status(session, now)).collect();
+    let of_default: Vec<Value> = seen
+        .recent
+        .iter()
+        .filter(|session| session.agent_id == DEFAULT_AGENT)
+        .map(|session| row::in_status(session, now))
+        .collect();
     super::payload(&json!({
         "runtimeVersion": VERSION,
         "heartbeat": {
@@ -35,11 +45,12 @@ pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
         },
         "sessions": {
             "paths": [path],
-            "count": 0,
-            "defaults": {"model": "echo", "contextTokens": null},
-            "recent": [],
+            "count": seen.count,
+            "defaults": {"model": row::MODEL, "contextTokens": null},
+            "recent": recent,
             "byAgent": [{
-                "agentId": DEFAULT_AGENT, "path": path, "count": 0, "recent": [],
+                "agentId": DEFAULT_AGENT, "path": path, "count": seen.count_of_default,
+                "recent": of_default,
             }],
         },
     }))

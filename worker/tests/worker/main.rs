@@ -14,5 +14,6 @@ mod http;
 mod limits;
 mod link;
 mod rig;
+mod sessions;
 mod start;
 mod websocket;

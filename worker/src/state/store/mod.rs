@@ -32,10 +32,6 @@ mod hammer;
 pub(crate) mod idempotency;
 mod lane;
 pub(crate) mod lease;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the methods of sessions and chats begin to use it")
-)]
 pub(crate) mod messages;
 mod presence;
 pub(crate) mod run_list;
@@ -46,10 +42,6 @@ mod schema;
 )]
 pub(crate) mod session_list;
 pub(crate) mod session_run;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the methods of sessions and chats begin to use it")
-)]
 pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod shared;

@@ -1,0 +1,125 @@
+//! Sessions as clients are shown them: in lists, in `health` and `status`, and as the entry that was changed.
+
+use serde_json::{Value, json};
+
+use super::Knowledge;
+use crate::state::store::session_run::RunStatus;
+use crate::state::store::sessions::Session;
+
+/// The model of sessions that ask for none.
+pub(super) const MODEL: &str = "echo";
+/// Whose model that is.
+pub(super) const MODEL_PROVIDER: &str = "holdfast";
+
+/// In a list, and alone.
+pub(super) fn whole(knowledge: &Knowledge, session: &Session) -> Value {
+    let mut row = json!({
+        "key": session.key,
+        "kind": kind(&session.key),
+        "updatedAt": session.updated_at_ms,
+        "sessionId": session.session_id,
+        "abortedLastRun": aborted(session),
+        "inputTokens": session.input_tokens,
+        "outputTokens": session.output_tokens,
+        "totalTokens": session.input_tokens.saturating_add(session.output_tokens),
+        "totalTokensFresh": true,
+        "estimatedCostUsd": 0,
+        "modelProvider": session.model_provider.as_deref().unwrap_or(MODEL_PROVIDER),
+        "model": session.model.as_deref().unwrap_or(MODEL),
+        "agentRuntime": {"id": "auto", "source": "implicit"},
+        "hasActiveRun": is_active(knowledge, session),
+    });
+    merge(&mut row, &thinking());
+    merge(&mut row, &Value::Object(session.attributes.clone()));
+    if let Some(label) = &session.label {
+        row["label"] = json!(label);
+    }
+    if let Some(spawned_by) = &session.spawned_by {
+        row["spawnedBy"] = json!(spawned_by);
+    }
+    if let Some(run) = session.latest_run {
+        row["status"] = json!(run.status.as_str());
+        row["startedAt"] = json!(run.started_at_ms);
+        if let Some(ended_at_ms) = run.ended_at_ms {
+            row["endedAt"] = json!(ended_at_ms);
+            row["runtimeMs"] = json!(ended_at_ms.saturating_sub(run.started_at_ms));
+        }
+    }
+    row
+}
+
+/// As what was made or changed.
+pub(super) fn entry(session: &Session) -> Value {
+    let mut entry = json!({"sessionId": session.session_id, "updatedAt": session.updated_at_ms});
+    merge(&mut entry, &Value::Object(session.attributes.clone()));
+    let texts = [
+        ("label", &session.label),
+        ("model", &session.model),
+        ("modelProvider", &session.model_provider),
+        ("spawnedBy", &session.spawned_by),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            entry[name] = json!(text);
+        }
+    }
+    entry
+}
+
+/// In `health`.
+pub(super) fn recent(session: &Session, now_ms: i64) -> Value {
+    let age = now_ms.saturating_sub(session.updated_at_ms).max(0);
+    json!({"key": session.key, "updatedAt": session.updated_at_ms, "age": age})
+}
+
+/// In `status`.
+pub(super) fn in_status(session: &Session, now_ms: i64) -> Value {
+    let mut row = recent(session, now_ms);
+    let more = json!({
+        "agentId": session.agent_id,
+        "kind": kind(&session.key),
+        "sessionId": session.session_id,
+        "abortedLastRun": aborted(session),
+        "inputTokens": session.input_tokens,
+        "outputTokens": session.output_tokens,
+        "totalTokens": session.input_tokens.saturating_add(session.output_tokens),
+        "totalTokensFresh": true,
+        "model": session.model.as_deref().unwrap_or(MODEL),
+        "flags": [format!("id:{}", session.session_id)],
+    });
+    merge(&mut row, &more);
+    row
+}
+
+/// How much the agents may think: the one that comes with the worker does not.
+pub(super) fn thinking() -> Value {
+    json!({
+        "thinkingLevels": [{"id": "off", "label": "off"}],
+        "thinkingOptions": ["off"],
+        "thinkingDefault": "off",
+    })
+}
+
+fn kind(key: &str) -> &str {
+    match key {
+        "global" | "unknown" => key,
+        _ => "direct",
+    }
+}
+
+fn aborted(session: &Session) -> bool {
+    session.latest_run.is_some_and(|run| run.status == RunStatus::Killed)
+}
+
+/// Whether somebody who lives is at it: a generation that died has not said how its run ended.
+fn is_active(knowledge: &Knowledge, session: &Session) -> bool {
+    let is_running = session.latest_run.is_some_and(|run| run.status == RunStatus::Running);
+    knowledge.runs.any_of(&session.key) || (is_running && knowledge.store.others_are_alive())
+}
+
+/// Puts the fields of another object into this one.
+pub(super) fn merge(into: &mut Value, more: &Value) {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        into[name] = value.clone();
+    }
+}
