@@ -14,6 +14,7 @@ mod faults;
 mod half_closed;
 mod handshakes;
 mod in_flight;
+mod sessions;
 mod soak;
 mod strangers;
 mod websockets;
