@@ -25,23 +25,17 @@ pub(crate) mod cron_runs;
 mod filesystem;
 #[cfg(test)]
 mod hammer;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the methods of sessions and chats begin to use it")
-)]
 pub(crate) mod idempotency;
 mod lane;
 pub(crate) mod lease;
+#[cfg_attr(not(test), expect(dead_code, reason = "its tests begin with what turns do in one step"))]
 pub(crate) mod messages;
 mod presence;
 pub(crate) mod run_list;
 mod schema;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the methods of sessions and chats begin to use it")
-)]
 pub(crate) mod session_list;
 pub(crate) mod session_run;
+#[cfg_attr(not(test), expect(dead_code, reason = "its tests begin with what turns do in one step"))]
 pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod shared;
