@@ -13,7 +13,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,7 @@ use crate::identity::{Devices, TokenSource};
 use crate::methods::Knowledge;
 use crate::registry::Registry;
 use crate::serve::{self, AccessLog, Gateway};
+use crate::state::config;
 use crate::state::store::Store;
 use crate::timetable::{Driven, FindHarness, Timetable};
 
@@ -152,17 +153,23 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
         devices: Devices::of_state(state.path()),
+        registry: ArcSwap::from_pointee(Registry::of(
+            &config.holds(),
+            Duration::from_millis(args.echo_delay_ms),
+        )),
         config: ArcSwap::new(config.holds()),
         config_path: config.path().to_owned(),
+        current_config: Mutex::new(config),
         store,
         jobs: timetable.jobs(),
         runs: Arc::clone(&runs),
     };
+    let knowledge = Arc::new(knowledge);
+    let _following = following(&knowledge);
     let gateway = Arc::new(Gateway::new(
         worker.generation(),
         token,
-        Registry::bundled(Duration::from_millis(args.echo_delay_ms)),
-        Arc::new(knowledge),
+        knowledge,
         (args.limits, access_log),
         worker.stance(),
     ));
@@ -216,6 +223,15 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     );
     worker.leave(drained).await;
     Ok(())
+}
+
+/// Follows the configuration's file, until this is dropped.
+fn following(knowledge: &Arc<Knowledge>) -> JoinSet<()> {
+    let follower = Arc::clone(knowledge);
+    let mut following = JoinSet::new();
+    let path = knowledge.config_path.clone();
+    following.spawn(config::follow(path, move || follower.look_again()));
+    following
 }
 
 /// Removes at the end the socket files that no front will remove.

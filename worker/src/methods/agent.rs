@@ -61,7 +61,10 @@ pub(super) async fn answer(knowledge: Arc<Knowledge>, call: Call) {
     }
 }
 
-async fn begin(knowledge: &Knowledge, call: &Call) -> Result<(String, SessionKey, Begun), Refusal> {
+async fn begin(
+    knowledge: &Arc<Knowledge>,
+    call: &Call,
+) -> Result<(String, SessionKey, Begun), Refusal> {
     let Params { message, agent_id, session_key, idempotency_key } = call.read()?;
     let session = match (session_key, agent_id) {
         (Some(name), _) => SessionKey::named(&name),
@@ -69,7 +72,7 @@ async fn begin(knowledge: &Knowledge, call: &Call) -> Result<(String, SessionKey
     };
     let asked = Asked {
         run: idempotency_key.clone(),
-        harness: harness(&call.registry, &session)?,
+        harness: harness(knowledge, &call.registry, &session).await?,
         session: session.clone(),
         turn: turn(message)?,
         key: Some(IdempotencyKey { scope: SCOPE.to_owned(), key: idempotency_key.clone() }),

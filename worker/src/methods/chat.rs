@@ -73,13 +73,13 @@ pub(super) enum Sending {
 impl Sent {
     pub(super) async fn begin(
         self,
-        knowledge: &Knowledge,
+        knowledge: &Arc<Knowledge>,
         registry: &Registry,
     ) -> Result<Sending, Refusal> {
         let Self { session, message, run } = self;
         let asked = Asked {
             run: run.clone(),
-            harness: harness(registry, &session)?,
+            harness: harness(knowledge, registry, &session).await?,
             session: session.clone(),
             turn: turn(message)?,
             key: Some(IdempotencyKey { scope: SCOPE.to_owned(), key: run.clone() }),
@@ -119,11 +119,15 @@ pub(super) async fn abort(knowledge: Arc<Knowledge>, call: Call) {
 }
 
 /// What runs the agent of a session.
-pub(super) fn harness(registry: &Registry, session: &SessionKey) -> Result<Harness, Refusal> {
+pub(super) async fn harness(
+    knowledge: &Arc<Knowledge>,
+    registry: &Registry,
+    session: &SessionKey,
+) -> Result<Harness, Refusal> {
     let agent = session.agent();
-    registry
-        .harness(agent)
-        .cloned()
+    knowledge
+        .harness(registry, agent)
+        .await
         .ok_or_else(|| Refusal::invalid(format!("unknown agent id \"{agent}\"")))
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod devices;
 mod health;
 mod history;
 mod outcome;
+mod reloading;
 mod row;
 mod sessions;
 mod status;
@@ -19,7 +20,7 @@ mod wait;
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -33,8 +34,9 @@ use crate::cron::clock::SystemClock;
 use crate::cron::jobs::Jobs;
 use crate::identity::{Devices, Needs};
 pub(crate) use crate::refusal::{Code, Refusal};
+use crate::registry::Registry;
 use crate::shape::Shape;
-use crate::state::config::Snapshot;
+use crate::state::config::{CurrentConfig, Snapshot};
 use crate::state::store::{Store, StoreFailed};
 
 /// The version clients are told: of this worker, never of the gateway it is compatible with.
@@ -253,11 +255,13 @@ pub(crate) struct Knowledge {
     /// The devices that are paired, or would be.
     pub(crate) devices: Devices,
     /// OpenClaw's configuration, as it holds.
-    #[expect(dead_code, reason = "the methods that need it come with the next commits")]
     pub(crate) config: ArcSwap<Snapshot>,
     /// Its file.
-    #[expect(dead_code, reason = "the methods that need it come with the next commits")]
     pub(crate) config_path: PathBuf,
+    /// Its file, as it was last looked at.
+    pub(crate) current_config: Mutex<CurrentConfig>,
+    /// What this worker can do because of it.
+    pub(crate) registry: ArcSwap<Registry>,
 }
 
 impl Knowledge {

@@ -87,7 +87,7 @@ pub(super) async fn list(knowledge: Arc<Knowledge>, call: Call) {
     call.reply.outcome(outcome);
 }
 
-async fn show_list(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
+async fn show_list(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusal> {
     let List {
         limit,
         active_minutes,
@@ -160,7 +160,7 @@ pub(super) async fn create(knowledge: Arc<Knowledge>, call: Call) {
 }
 
 /// Makes a session, or gives the one of this key the label and model that were named, and sends its first message.
-async fn make(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
+async fn make(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusal> {
     let Create { key, agent_id, label, model, parent_session_key, task, message } = call.read()?;
     let session = match (&key, &agent_id) {
         (Some(key), _) => SessionKey::named(key),
@@ -175,7 +175,7 @@ async fn make(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
             "sessions.create key agent ({agent}) does not match agentId ({wanted})"
         )));
     }
-    harness(&call.registry, &session)?;
+    harness(knowledge, &call.registry, &session).await?;
     let spawned_by = match parent_session_key {
         Some(parent) => Some(
             existing(knowledge, &parent)
@@ -217,7 +217,7 @@ async fn make(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
 }
 
 /// The whole key of a session that is there.
-async fn existing(knowledge: &Knowledge, name: &str) -> Result<Option<String>, Refusal> {
+async fn existing(knowledge: &Arc<Knowledge>, name: &str) -> Result<Option<String>, Refusal> {
     let found = knowledge.store.session(SessionKey::named(name).as_str()).await;
     Ok(found.map_err(|error| store_failed(&error))?.map(|session| session.key))
 }
@@ -239,7 +239,7 @@ pub(super) async fn send(knowledge: Arc<Knowledge>, call: Call) {
     }
 }
 
-async fn begin_send(knowledge: &Knowledge, call: &Call) -> Result<Sending, Refusal> {
+async fn begin_send(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Sending, Refusal> {
     let SendTo { key, message, idempotency_key } = call.read()?;
     let session = SessionKey::named(&key);
     let found = knowledge.store.session(session.as_str()).await;
@@ -261,10 +261,10 @@ pub(super) async fn reset(knowledge: Arc<Knowledge>, call: Call) {
     call.reply.outcome(outcome);
 }
 
-async fn begin_anew(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
+async fn begin_anew(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusal> {
     let One { key } = call.read()?;
     let session = SessionKey::named(&key);
-    harness(&call.registry, &session)?;
+    harness(knowledge, &call.registry, &session).await?;
     knowledge.runs.abort(&session, None, Ending::LaneCleared).await;
     let new = new_session(&session);
     let life = new.session_id.clone();
@@ -287,7 +287,7 @@ pub(super) async fn delete(knowledge: Arc<Knowledge>, call: Call) {
     call.reply.outcome(outcome);
 }
 
-async fn forget(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
+async fn forget(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusal> {
     let One { key } = call.read()?;
     let session = SessionKey::named(&key);
     if session == SessionKey::main_of(DEFAULT_AGENT) {
@@ -306,10 +306,10 @@ pub(super) async fn patch(knowledge: Arc<Knowledge>, call: Call) {
     call.reply.outcome(outcome);
 }
 
-async fn change(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
+async fn change(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusal> {
     let One { key } = call.read()?;
     let session = SessionKey::named(&key);
-    harness(&call.registry, &session)?;
+    harness(knowledge, &call.registry, &session).await?;
     let patch = changes(call.params.as_object().cloned().unwrap_or_default())?;
     let made = knowledge.store.ensure_session(new_session(&session), clock_ms()).await;
     made.map_err(|failed| create_refusal(&failed))?;

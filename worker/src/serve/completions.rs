@@ -97,7 +97,9 @@ pub(super) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
         return answer::invalid("Invalid `model`. Use `openclaw` or `openclaw/<agentId>`.");
     };
     let registry = gateway.registry();
-    let Some(harness) = registry.harness(agent) else { return models::unknown(&model) };
+    let Some(harness) = gateway.knowledge.harness(&registry, agent).await else {
+        return models::unknown(&model);
+    };
     let Some(message) = last_user_message(ask.messages.unwrap_or_default()) else {
         return answer::invalid("Missing user message in `messages`.");
     };

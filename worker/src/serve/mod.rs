@@ -16,7 +16,6 @@ mod websocket;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use handoff::migrate::{Moved, Neighbour, Post};
 use handoff::{GenerationId, Stance};
 use hyper::header::HeaderValue;
@@ -49,7 +48,6 @@ pub(crate) struct Gateway {
     /// `g7`, as each response says it; `g0` without a front.
     generation: HeaderValue,
     token: SharedToken,
-    registry: ArcSwap<Registry>,
     /// Who is connected.
     pub(crate) census: Arc<Census>,
     /// Whether this worker could serve.
@@ -72,7 +70,6 @@ impl Gateway {
     pub(crate) fn new(
         generation: Option<GenerationId>,
         token: SharedToken,
-        registry: Registry,
         knowledge: Arc<Knowledge>,
         (limits, access_log): (Limits, AccessLog),
         stance: watch::Receiver<Stance>,
@@ -81,7 +78,6 @@ impl Gateway {
         Self {
             generation: HeaderValue::try_from(generation).expect("a letter and digits"),
             token,
-            registry: ArcSwap::from_pointee(registry),
             census: Arc::clone(knowledge.runs.census()),
             readiness: Readiness::default(),
             post: knowledge.runs.post().clone(),
@@ -98,7 +94,7 @@ impl Gateway {
 
     /// The snapshot in force: a call stays with the one it began on.
     pub(crate) fn registry(&self) -> Arc<Registry> {
-        self.registry.load_full()
+        self.knowledge.registry.load_full()
     }
 
     /// Connections move from now on, and how that goes.

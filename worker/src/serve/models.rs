@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Gateway;
 use super::answer::{self, Response};
-use crate::agents::DEFAULT_AGENT;
+use crate::registry::DEFAULT_ALIAS;
 
 /// The model that stands for the default agent.
 pub(super) const MODEL: &str = "openclaw";
@@ -13,8 +13,11 @@ pub(super) const MODEL: &str = "openclaw";
 /// All models.
 pub(super) fn list(gateway: &Gateway) -> Response {
     let registry = gateway.registry();
-    let mut data = vec![entry(MODEL)];
-    data.extend(registry.agents().map(|agent| entry(&format!("{MODEL}/{agent}"))));
+    let mut data = vec![entry(MODEL), entry(&format!("{MODEL}/{DEFAULT_ALIAS}"))];
+    let named = |agent: &&String| *agent != DEFAULT_ALIAS;
+    data.extend(
+        registry.agents().iter().filter(named).map(|agent| entry(&format!("{MODEL}/{agent}"))),
+    );
     answer::json(StatusCode::OK, &json!({"object": "list", "data": data}))
 }
 
@@ -33,7 +36,7 @@ pub(super) fn show(gateway: &Gateway, id: &str) -> Response {
 /// The agent a model stands for, whether it exists or not; `None` for a model that is none of ours.
 pub(super) fn agent_of(model: &str) -> Option<&str> {
     match model.strip_prefix(MODEL)? {
-        "" => Some(DEFAULT_AGENT),
+        "" => Some(DEFAULT_ALIAS),
         rest => rest.strip_prefix('/').filter(|agent| !agent.is_empty()),
     }
 }
@@ -61,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_model_names_its_agent() {
-        assert_eq!(agent_of("openclaw"), Some("main"));
+        assert_eq!(agent_of("openclaw"), Some("default"));
         assert_eq!(agent_of("openclaw/main"), Some("main"));
         assert_eq!(agent_of("openclaw/a/b"), Some("a/b"));
         for model in ["gpt-4", "openclaw/", "openclawx", "", "OpenClaw"] {

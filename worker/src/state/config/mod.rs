@@ -49,4 +49,4 @@ pub(crate) use schema::{lookup, schema};
 pub(crate) use secret::{Secret, hide};
 pub(crate) use settled::{Settled, Understood, understand};
 pub(crate) use shown::shown;
-pub(crate) use watcher::{ConfigEvent, follow};
+pub(crate) use watcher::follow;

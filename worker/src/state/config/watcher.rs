@@ -1,7 +1,7 @@
 //! The task that looks at the configuration's file whenever something stirs around it.
 //!
 //! ```text
-//! inotify on its directories ─► stirred ─► 200 ms of quiet, at most 2 s ─► reload ─► event
+//! inotify on its directories ─► stirred ─► 200 ms of quiet, at most 2 s ─► look
 //!                  a look every 30 s, or every 2 s where nothing can be watched ──┘
 //! ```
 //!
@@ -19,12 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
-
-use super::current::{ConfigUnusable, CurrentConfig, Reloaded, Snapshot};
-use crate::state::reload::ReloadPlan;
 
 /// How long nothing may stir before the file is read: editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -37,53 +34,23 @@ const BLIND_LOOK: Duration = Duration::from_secs(2);
 /// How many links a file may be behind.
 const MOST_LINKS: usize = 8;
 
-/// What happened to the configuration.
-#[derive(Debug)]
-pub(crate) enum ConfigEvent {
-    /// Another one holds.
-    Changed {
-        /// It.
-        snapshot: Arc<Snapshot>,
-        /// What it asks of the running gateway.
-        plan: ReloadPlan,
-    },
-    /// The file says something that cannot be used; what held before still does.
-    Refused(ConfigUnusable),
-}
-
-/// Follows the file, until nobody listens any more.
-pub(crate) async fn follow(mut current: CurrentConfig, events: mpsc::Sender<ConfigEvent>) {
+/// Has `look` look at the file, at once and whenever something stirs. It may block.
+pub(crate) async fn follow(path: PathBuf, look: impl Fn() + Send + Sync + 'static) {
+    let look = Arc::new(look);
     let stirred = Arc::new(Notify::new());
     let mut eyes = Eyes::new(&stirred);
     loop {
-        let sight = eyes.open_on(current.path());
-        let reading = tokio::task::spawn_blocking(move || {
-            let reloaded = current.reload();
-            (current, reloaded)
-        });
-        // Otherwise the runtime is going down, or reading panicked and said so.
-        let Ok((back, reloaded)) = reading.await else { return };
-        current = back;
-        let event = match reloaded {
-            Reloaded::Unchanged => None,
-            Reloaded::Changed(plan) => {
-                Some(ConfigEvent::Changed { snapshot: current.holds(), plan })
-            }
-            Reloaded::Refused(unusable) => Some(ConfigEvent::Refused(unusable)),
-        };
-        if let Some(event) = event
-            && events.send(event).await.is_err()
-        {
-            return;
-        }
-        let look = match sight {
+        let sight = eyes.open_on(&path);
+        let looking = Arc::clone(&look);
+        // Otherwise the runtime is going down, or looking panicked and said so: once is no reason to go blind.
+        let _ = tokio::task::spawn_blocking(move || looking()).await;
+        let pause = match sight {
             Sight::Clear => LOOK,
             Sight::Blind => BLIND_LOOK,
         };
         tokio::select! {
             () = settled(&stirred) => {}
-            () = sleep(look) => {}
-            () = events.closed() => return,
+            () = sleep(pause) => {}
         }
     }
 }
@@ -183,13 +150,17 @@ fn directories(path: &Path) -> BTreeSet<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::Mutex;
 
+    use tokio::sync::mpsc;
+
+    use super::super::current::{CurrentConfig, Reloaded};
     use super::super::environment::Environment;
     use super::*;
 
     struct Followed {
         dir: tempfile::TempDir,
-        events: mpsc::Receiver<ConfigEvent>,
+        events: mpsc::Receiver<Reloaded>,
     }
 
     impl Followed {
@@ -198,9 +169,15 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             lay(dir.path());
             let path = dir.path().join(name);
-            let current = CurrentConfig::open(path, Environment::default()).unwrap();
+            let current = CurrentConfig::open(path.clone(), Environment::default()).unwrap();
             let (sender, events) = mpsc::channel(4);
-            tokio::spawn(follow(current, sender));
+            let current = Mutex::new(current);
+            let look = move || match current.lock().unwrap().reload() {
+                Reloaded::Unchanged => {}
+                // It fails only when the test is over.
+                reloaded => _ = sender.blocking_send(reloaded),
+            };
+            tokio::spawn(follow(path, look));
             Self { dir, events }
         }
 
@@ -215,8 +192,9 @@ mod tests {
         async fn event(&mut self) -> String {
             let patience = Duration::from_secs(30);
             match tokio::time::timeout(patience, self.events.recv()).await.unwrap().unwrap() {
-                ConfigEvent::Changed { plan, .. } => plan.to_string(),
-                ConfigEvent::Refused(unusable) => {
+                Reloaded::Unchanged => panic!("that is no event"),
+                Reloaded::Changed(plan) => plan.to_string(),
+                Reloaded::Refused(unusable) => {
                     unusable.to_string().replace(&format!("{}/", self.dir.path().display()), "")
                 }
             }
@@ -311,17 +289,5 @@ mod tests {
         });
         followed.write("there/real.json", &off(1));
         assert_eq!(followed.event().await, "takeover(gateway.port)");
-    }
-
-    #[tokio::test]
-    async fn it_ends_when_nobody_listens() {
-        let Followed { dir, events } = Followed::start("openclaw.json", |_| {});
-        let current =
-            CurrentConfig::open(dir.path().join("openclaw.json"), Environment::default()).unwrap();
-        drop(events);
-        let (sender, events) = mpsc::channel(1);
-        let following = tokio::spawn(follow(current, sender));
-        drop(events);
-        tokio::time::timeout(Duration::from_secs(30), following).await.unwrap().unwrap();
     }
 }

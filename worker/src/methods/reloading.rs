@@ -1,0 +1,73 @@
+//! Making a changed configuration hold: the snapshot that methods read, and the registry that is made of it.
+//!
+//! ```text
+//! the watcher, an edit of our own, an unknown agent ─► look again ─► snapshot swapped ─► registry swapped
+//! ```
+//!
+//! **Invariants**
+//! - Whoever looks does so alone: what holds is never replaced by something older.
+//! - The registry is replaced whole; nobody sees it without agents.
+
+use std::error::Error;
+use std::sync::{Arc, PoisonError};
+
+use tracing::{info, warn};
+
+use super::{Knowledge, Refusal};
+use crate::agents::harness::Harness;
+use crate::registry::Registry;
+use crate::state::config::Reloaded;
+use crate::state::reload::ReloadPlan;
+
+impl Knowledge {
+    /// Looks at the configuration's file, and makes what it says hold. It blocks for as long as reading takes.
+    pub(crate) fn look_again(&self) {
+        let mut current = self.current_config.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = match current.reload() {
+            Reloaded::Unchanged => return,
+            Reloaded::Changed(plan) => plan,
+            Reloaded::Refused(unusable) => {
+                let error = &unusable as &dyn Error;
+                warn!(error, "the configuration cannot be used; the last good one holds");
+                return;
+            }
+        };
+        let snapshot = current.holds();
+        if plan != ReloadPlan::Nothing {
+            self.registry.store(Arc::new(self.registry.load().remade(&snapshot)));
+        }
+        self.config.store(snapshot);
+        match plan {
+            ReloadPlan::Nothing => {}
+            ReloadPlan::Hot(_) => info!(%plan, "the configuration has changed"),
+            ReloadPlan::Takeover(_) => warn!(
+                %plan,
+                "the configuration has changed where only a takeover helps: `holdfast takeover`"
+            ),
+        }
+    }
+
+    /// What runs an agent; one that is not known may have been made by somebody else just now.
+    pub(crate) async fn harness(
+        self: &Arc<Self>,
+        registry: &Registry,
+        agent: &str,
+    ) -> Option<Harness> {
+        if let Some(known) = registry.harness(agent) {
+            return Some(known.clone());
+        }
+        self.apart(|knowledge| knowledge.look_again()).await.ok()?;
+        self.registry.load().harness(agent).cloned()
+    }
+
+    /// Does what blocks where it may.
+    pub(super) async fn apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let knowledge = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&knowledge)).await;
+        // A panic there has said why; whether anything was done is not known.
+        done.map_err(|_| super::outcome_unknown())
+    }
+}
