@@ -110,6 +110,11 @@ impl Registry {
         })
     }
 
+    /// The agent that answers those who name nobody.
+    pub(crate) fn default_agent(&self) -> &str {
+        &self.agents.default
+    }
+
     /// The agents' ids, as the configuration lists them.
     pub(crate) fn agents(&self) -> &[String] {
         &self.agents.ids
@@ -157,7 +162,7 @@ mod tests {
         ] {
             let registry = registry(text);
             assert_eq!(
-                (registry.agents(), registry.agents.default.as_str()),
+                (registry.agents(), registry.default_agent()),
                 (&to_owned(ids)[..], default)
             );
             for id in ids.iter().chain(&[DEFAULT_ALIAS]) {

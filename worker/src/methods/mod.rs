@@ -5,6 +5,8 @@
 //! connection where it is.
 
 mod agent;
+mod agent_files;
+mod agents;
 mod call;
 mod chat;
 mod cron;
@@ -80,6 +82,48 @@ pub(crate) const BUNDLED: &[Method] = &[
         needs: Needs::Read,
         params: Some(&wait::PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(wait::answer(knowledge, call))),
+    },
+    Method {
+        name: "agents.create",
+        needs: Needs::Admin,
+        params: Some(&agents::CREATE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agents::create(knowledge, call))),
+    },
+    Method {
+        name: "agents.delete",
+        needs: Needs::Admin,
+        params: Some(&agents::DELETE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agents::delete(knowledge, call))),
+    },
+    Method {
+        name: "agents.files.get",
+        needs: Needs::Read,
+        params: Some(&agent_files::GET_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agent_files::get(knowledge, call))),
+    },
+    Method {
+        name: "agents.files.list",
+        needs: Needs::Read,
+        params: Some(&agent_files::LIST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agent_files::list(knowledge, call))),
+    },
+    Method {
+        name: "agents.files.set",
+        needs: Needs::Admin,
+        params: Some(&agent_files::SET_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agent_files::set(knowledge, call))),
+    },
+    Method {
+        name: "agents.list",
+        needs: Needs::Read,
+        params: Some(&agents::LIST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agents::list(knowledge, call))),
+    },
+    Method {
+        name: "agents.update",
+        needs: Needs::Admin,
+        params: Some(&agents::UPDATE_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(agents::update(knowledge, call))),
     },
     Method {
         name: "chat.abort",

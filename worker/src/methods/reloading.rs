@@ -11,12 +11,13 @@
 use std::error::Error;
 use std::sync::{Arc, PoisonError};
 
+use serde_json::Value;
 use tracing::{info, warn};
 
 use super::{Knowledge, Refusal};
 use crate::agents::harness::Harness;
 use crate::registry::Registry;
-use crate::state::config::Reloaded;
+use crate::state::config::{self, Base, EditFailed, Edited, Environment, Reloaded};
 use crate::state::reload::ReloadPlan;
 
 impl Knowledge {
@@ -47,6 +48,24 @@ impl Knowledge {
         }
     }
 
+    /// Changes the configuration's file; what it says then holds when this returns. It blocks.
+    pub(super) fn edit<E: Error + 'static>(
+        &self,
+        base: Base<'_>,
+        change: impl FnOnce(&Value) -> Result<Value, E>,
+    ) -> Result<Edited, EditFailed<E>> {
+        let environment = self.environment();
+        let edited = config::edit(&self.config_path, &environment, base, change)?;
+        self.look_again();
+        Ok(edited)
+    }
+
+    /// What configurations take from the environment.
+    pub(super) fn environment(&self) -> Environment {
+        let current = self.current_config.lock().unwrap_or_else(PoisonError::into_inner);
+        current.environment().clone()
+    }
+
     /// What runs an agent; one that is not known may have been made by somebody else just now.
     pub(crate) async fn harness(
         self: &Arc<Self>,
@@ -69,5 +88,20 @@ impl Knowledge {
         let done = tokio::task::spawn_blocking(move || work(&knowledge)).await;
         // A panic there has said why; whether anything was done is not known.
         done.map_err(|_| super::outcome_unknown())
+    }
+}
+
+/// Why an edit was not made, as clients are told.
+pub(super) fn refusal<E: Error + 'static>(failed: &EditFailed<E>) -> Refusal {
+    match failed {
+        EditFailed::Refused { source } => Refusal::invalid(handoff::chain(source).to_string()),
+        EditFailed::Lock { .. } | EditFailed::Read { .. } | EditFailed::Write { .. } => {
+            Refusal::unavailable(handoff::chain(failed).to_string())
+        }
+        EditFailed::BaseRequired
+        | EditFailed::BaseChanged
+        | EditFailed::AlreadyInvalid { .. }
+        | EditFailed::WouldBeInvalid { .. }
+        | EditFailed::TooLarge => Refusal::invalid(failed.to_string()),
     }
 }

@@ -5,5 +5,6 @@ mod dir;
 mod durable;
 pub(crate) mod reload;
 pub(crate) mod store;
+pub(crate) mod workspace;
 
 pub(crate) use dir::{DirUnusable, StateDir};

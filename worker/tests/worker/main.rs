@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it has found")]
 
+mod agents;
 mod chat;
 mod check;
 mod completions;

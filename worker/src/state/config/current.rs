@@ -150,6 +150,11 @@ impl CurrentConfig {
         &self.path
     }
 
+    /// What it takes from the environment.
+    pub(crate) const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// What holds.
     pub(crate) fn holds(&self) -> Arc<Snapshot> {
         Arc::clone(&self.holds)

@@ -31,6 +31,7 @@ mod shown;
 mod spans;
 mod text;
 mod watcher;
+pub(crate) mod workspace;
 
 pub(crate) use budget::{TooSoon, WriteBudget};
 pub(crate) use current::{ConfigUnusable, CurrentConfig, Reloaded, Snapshot};
@@ -48,5 +49,6 @@ pub(crate) use schema::keys as schema_keys;
 pub(crate) use schema::{lookup, schema};
 pub(crate) use secret::{Secret, hide};
 pub(crate) use settled::{Settled, Understood, understand};
+pub(crate) use shape::AgentIdentity;
 pub(crate) use shown::shown;
 pub(crate) use watcher::follow;

@@ -106,7 +106,7 @@ pub(crate) fn with_changed_agent(
     let list = list(&mut document)?;
     match position(list, id) {
         Some(at) => apply(&mut list[at], change),
-        None if id == MAIN && list.is_empty() => {
+        None if id == MAIN => {
             let mut entry = json!({"id": MAIN});
             apply(&mut entry, change);
             list.push(entry);
@@ -219,7 +219,9 @@ mod tests {
         assert_eq!(entry["identity"], json!({"name": "P", "emoji": "🤖"}));
         assert_eq!(entry["model"], json!({"primary": "p/c", "fallbacks": ["p/b"]}));
         assert!(with_changed_agent(&document, "other", &change).is_err());
-        assert!(with_changed_agent(&json!({}), "main", &change).is_ok());
+        for document in [json!({}), document] {
+            assert!(with_changed_agent(&document, "main", &change).is_ok(), "it needs no entry");
+        }
     }
 
     #[test]
