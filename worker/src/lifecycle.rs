@@ -160,6 +160,7 @@ async fn live(args: Args) -> Result<(), RunFailed> {
         config: ArcSwap::new(config.holds()),
         config_path: config.path().to_owned(),
         current_config: Mutex::new(config),
+        config_writes: Mutex::default(),
         store,
         jobs: timetable.jobs(),
         runs: Arc::clone(&runs),

@@ -21,6 +21,8 @@ pub(crate) struct Call {
     pub(crate) registry: Arc<Registry>,
     /// Who calls.
     pub(crate) caller: Caller,
+    /// Who asks, as far as a connection that moved still knows.
+    pub(crate) client: String,
     /// The way back.
     pub(crate) reply: Reply,
 }

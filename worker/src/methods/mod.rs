@@ -9,10 +9,12 @@ mod agent_files;
 mod agents;
 mod call;
 mod chat;
+mod config;
 mod cron;
 pub(crate) mod devices;
 mod health;
 mod history;
+mod models;
 mod outcome;
 mod reloading;
 mod row;
@@ -38,7 +40,7 @@ use crate::identity::{Devices, Needs};
 pub(crate) use crate::refusal::{Code, Refusal};
 use crate::registry::Registry;
 use crate::shape::Shape;
-use crate::state::config::{CurrentConfig, Snapshot};
+use crate::state::config::{CurrentConfig, Snapshot, WriteBudget};
 use crate::state::store::{Store, StoreFailed};
 
 /// The version clients are told: of this worker, never of the gateway it is compatible with.
@@ -142,6 +144,30 @@ pub(crate) const BUNDLED: &[Method] = &[
         needs: Needs::Write,
         params: Some(&chat::SEND_PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(chat::send(knowledge, call))),
+    },
+    Method {
+        name: "config.get",
+        needs: Needs::Read,
+        params: Some(&config::NO_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(config::get(knowledge, call))),
+    },
+    Method {
+        name: "config.patch",
+        needs: Needs::Admin,
+        params: Some(&config::PATCH_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(config::patch(knowledge, call))),
+    },
+    Method {
+        name: "config.schema",
+        needs: Needs::Admin,
+        params: Some(&config::NO_PARAMS),
+        work: Work::Later(|_, call| Box::pin(config::whole_schema(call))),
+    },
+    Method {
+        name: "config.schema.lookup",
+        needs: Needs::Admin,
+        params: Some(&config::LOOKUP_PARAMS),
+        work: Work::Later(|_, call| Box::pin(config::looked_up(call))),
     },
     Method {
         name: "device.pair.approve",
@@ -282,6 +308,12 @@ pub(crate) const BUNDLED: &[Method] = &[
         params: Some(&sessions::SEND_PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(sessions::send(knowledge, call))),
     },
+    Method {
+        name: "models.list",
+        needs: Needs::Read,
+        params: Some(&models::PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(models::list(knowledge, call))),
+    },
     Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },
 ];
 
@@ -304,6 +336,8 @@ pub(crate) struct Knowledge {
     pub(crate) config_path: PathBuf,
     /// Its file, as it was last looked at.
     pub(crate) current_config: Mutex<CurrentConfig>,
+    /// How often each client may still rewrite it.
+    pub(crate) config_writes: Mutex<WriteBudget>,
     /// What this worker can do because of it.
     pub(crate) registry: ArcSwap<Registry>,
 }

@@ -7,6 +7,7 @@ mod agents;
 mod chat;
 mod check;
 mod completions;
+mod config;
 mod cron;
 mod devices;
 mod drain;

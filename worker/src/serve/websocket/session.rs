@@ -191,7 +191,9 @@ impl<'a> Session<'a> {
                 let reply = Reply::new(self.mailbox.recipient(), request.id.to_string());
                 let seat = self.gateway.census.call(method.name);
                 let caller = self.standing.caller();
-                let call = Call { params, registry: Arc::clone(&registry), caller, reply };
+                let client = self.standing.client.who();
+                let registry = Arc::clone(&registry);
+                let call = Call { params, registry, caller, client, reply };
                 let mut work = answer(knowledge, call);
                 // Begun here and now: what a client asks for one after the other begins in that order.
                 if work.as_mut().now_or_never().is_none() {

@@ -58,6 +58,13 @@ pub(super) struct Client {
     pub(super) mode: String,
 }
 
+impl Client {
+    /// Which client it is, in one word: as far as a connection that moved still knows.
+    pub(super) fn who(&self) -> String {
+        format!("{}/{}/{}", self.id, self.mode, self.display_name.as_deref().unwrap_or_default())
+    }
+}
+
 /// A client that was let in.
 #[derive(Debug)]
 pub(super) struct Admission {

@@ -83,6 +83,9 @@ pub(crate) struct Model {
     /// Whether it thinks aloud.
     #[serde(default)]
     pub(crate) reasoning: bool,
+    /// What it understands, as `text` and `image`.
+    #[serde(default = "text")]
+    pub(crate) input: Vec<String>,
     /// How many tokens it can look at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) context_window: Option<u64>,
@@ -92,4 +95,9 @@ pub(crate) struct Model {
     /// What its provider is given with each request.
     #[serde(default)]
     pub(crate) params: Sealed,
+}
+
+/// What every model understands.
+fn text() -> Vec<String> {
+    vec!["text".to_owned()]
 }
