@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what the tests share is as much a test as they are")]
 
+mod agents;
 mod calls;
 mod clocks;
 mod counting;
