@@ -13,6 +13,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal as _};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use handoff::{
     Acceptor, Address, Connections, Drain, Drained, GenerationId, Migration, Newcomers, Ready,
     Stance, StartFailed, Worker, chain,
 };
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
 
@@ -150,6 +152,7 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let runs = Arc::new(Runs::new(post.clone(), Arc::default(), store.clone()));
     runs.overview().refresh(&store).await;
     let timetable = Timetable::new(store.clone(), post.clone());
+    let (wants_takeover, wishes) = mpsc::channel(1);
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
         devices: Devices::of_state(state.path()),
@@ -161,6 +164,7 @@ async fn live(args: Args) -> Result<(), RunFailed> {
         config_path: config.path().to_owned(),
         current_config: Mutex::new(config),
         config_writes: Mutex::default(),
+        wants_takeover,
         store,
         jobs: timetable.jobs(),
         runs: Arc::clone(&runs),
@@ -212,7 +216,7 @@ async fn live(args: Args) -> Result<(), RunFailed> {
         Arc::new(move |agent| gateway.registry().harness(agent).cloned())
     };
     let driven = timetable.drive(worker.lease(), runs, harnesses);
-    worker.leaving().await;
+    serve_until_leaving(&worker, wishes).await;
     let drained = drain(&worker, &gateway, doors, &arrivals, migration.as_ref()).await;
     end_schedule(&worker, &gateway, driven).await;
     info!(
@@ -224,6 +228,17 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     );
     worker.leave(drained).await;
     Ok(())
+}
+
+/// Ends when the worker is to leave; passes on to the front that a fresh one is wanted.
+async fn serve_until_leaving(worker: &Worker, mut wishes: mpsc::Receiver<String>) {
+    let mut leaving = pin!(worker.leaving());
+    loop {
+        tokio::select! {
+            () = &mut leaving => return,
+            Some(reason) = wishes.recv() => worker.wants_takeover(reason).await,
+        }
+    }
 }
 
 /// Follows the configuration's file, until this is dropped.

@@ -29,6 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 
 use arc_swap::ArcSwap;
 
@@ -326,6 +327,8 @@ pub(crate) struct Knowledge {
     pub(crate) jobs: Jobs<SystemClock>,
     /// The runs that are under way.
     pub(crate) runs: Arc<Runs>,
+    /// Where it is said why a fresh worker is needed: whoever hears it asks the front.
+    pub(crate) wants_takeover: mpsc::Sender<String>,
     /// What is remembered.
     pub(crate) store: Store,
     /// The devices that are paired, or would be.

@@ -34,17 +34,20 @@ impl Knowledge {
             }
         };
         let snapshot = current.holds();
+        // Ahead of the registry: whoever finds an agent there finds here where it works.
+        self.config.store(Arc::clone(&snapshot));
         if plan != ReloadPlan::Nothing {
             self.registry.store(Arc::new(self.registry.load().remade(&snapshot)));
         }
-        self.config.store(snapshot);
         match plan {
             ReloadPlan::Nothing => {}
             ReloadPlan::Hot(_) => info!(%plan, "the configuration has changed"),
-            ReloadPlan::Takeover(_) => warn!(
-                %plan,
-                "the configuration has changed where only a takeover helps: `holdfast takeover`"
-            ),
+            ReloadPlan::Takeover(_) => {
+                warn!(%plan, "the configuration has changed where only a fresh worker helps");
+                // One that waits already says enough; the fresh worker reads all of it.
+                let _ =
+                    self.wants_takeover.try_send(format!("the configuration has changed: {plan}"));
+            }
         }
     }
 
