@@ -116,7 +116,7 @@ async fn a_change_that_only_a_takeover_brings_in_is_said_and_the_rest_of_it_hold
     let (worker, mut socket) = started("{}").await;
     let text = "{gateway: {port: 1, bind: 'lan'}, agents: {list: [{id: 'main'}, {id: 'b'}]}}";
     std::fs::write(config_path(&worker), text).unwrap();
-    let log = worker.process.log.shows("only a takeover helps").await;
+    let log = worker.process.log.shows("only a fresh worker helps").await;
     assert!(log.contains("takeover(gateway.bind, gateway.port)"), "{log}");
     assert_eq!(agents(&mut socket).await, ["main", "b"]);
 }
