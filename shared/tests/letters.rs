@@ -4,16 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use handoff::Peer;
-use handoff::link::{self, Link};
+use handoff::link::{self, Link, Received};
 use handoff::migrate::{
     Delivery, Extent, Frozen, Heir, Home, Kind, Links, Mailbox, Neighbour, Post, Recipient,
     Returned, Roster, Seat, Snapshot, Source, Target,
 };
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -167,9 +168,26 @@ impl Pair {
         soon(self.incumbent.roster.emptied()).await;
     }
 
+    /// Has the incumbent make an offer that its successor does not get, over a link that lives on.
+    async fn intercepted_offer(&self) -> (Received<Value>, Link) {
+        let (ours, tapped) = link::pair().unwrap();
+        self.links.introduce(Link::new(ours).unwrap());
+        let tapped = Link::new(tapped).unwrap();
+        self.extent.send_replace(Extent::Everything);
+        let offer = soon(tapped.receive::<Value>()).await.unwrap().unwrap();
+        assert_eq!(offer.message["type"], "offer");
+        (offer, tapped)
+    }
+
     async fn next(&mut self) -> Read {
         soon(self.read.recv()).await.unwrap()
     }
+}
+
+/// Sends an offer that was intercepted over another link.
+async fn pass_on(offer: &Received<Value>, link: &Link) {
+    let descriptors: Vec<_> = offer.descriptors.iter().map(AsFd::as_fd).collect();
+    link.send(&offer.message, &descriptors).await.unwrap();
 }
 
 fn letter(text: &str) -> Delivery {
@@ -301,15 +319,10 @@ async fn letters_sent_during_a_move_arrive_once_and_in_order() {
 #[tokio::test]
 async fn a_connection_that_comes_back_has_the_letters_that_came_while_it_was_frozen() {
     let mut pair = Pair::with(1);
-    let (ours, theirs) = link::pair().unwrap();
-    pair.links.introduce(Link::new(ours).unwrap());
-    let theirs = Link::new(theirs).unwrap();
-    pair.extent.send_replace(Extent::Everything);
-    let offer = soon(theirs.receive::<serde_json::Value>()).await.unwrap().unwrap();
-    assert_eq!(offer.message["type"], "offer");
+    let (offer, tapped) = pair.intercepted_offer().await;
     pair.recipients[0].send("while frozen");
     pair.incumbent.post.publish("to all, while frozen");
-    drop((offer, theirs));
+    drop((offer, tapped));
     assert_eq!(pair.next().await, (0, 'i', letter("while frozen")));
     assert_eq!(pair.next().await, (0, 'i', letter("to all, while frozen")));
 }
@@ -317,20 +330,15 @@ async fn a_connection_that_comes_back_has_the_letters_that_came_while_it_was_fro
 #[tokio::test]
 async fn connections_of_a_dead_incumbent_are_told_that_it_answers_no_more() {
     let mut pair = Pair::with(1);
+    let (offer, _tapped) = pair.intercepted_offer().await;
     // A hand that passes the offer on, and dies without a commit.
-    let (ours, tapped) = link::pair().unwrap();
-    pair.links.introduce(Link::new(ours).unwrap());
-    let tapped = Link::new(tapped).unwrap();
     let (hand, theirs) = link::pair().unwrap();
     let hand = Link::new(hand).unwrap();
     let target = Target::new(Link::new(theirs).unwrap(), pair.successor.post.clone());
     let successor = pair.successor.clone();
     tokio::spawn(async move { target.run(successor, std::future::ready(())).await });
-    pair.extent.send_replace(Extent::Everything);
-    let offer = soon(tapped.receive::<serde_json::Value>()).await.unwrap().unwrap();
-    let descriptors: Vec<_> = offer.descriptors.iter().map(std::os::fd::AsFd::as_fd).collect();
-    hand.send(&offer.message, &descriptors).await.unwrap();
-    let prepared = soon(hand.receive::<serde_json::Value>()).await.unwrap().unwrap();
+    pass_on(&offer, &hand).await;
+    let prepared = soon(hand.receive::<Value>()).await.unwrap().unwrap();
     assert_eq!(prepared.message["type"], "prepared");
     drop(hand);
     assert_eq!(pair.next().await, (0, 's', Delivery::Severed));
@@ -339,23 +347,17 @@ async fn connections_of_a_dead_incumbent_are_told_that_it_answers_no_more() {
 #[tokio::test]
 async fn what_the_incumbent_has_taken_back_is_never_served_by_a_successor_that_reads_late() {
     let mut pair = Pair::with(1);
-    let (ours, tapped) = link::pair().unwrap();
-    pair.links.introduce(Link::new(ours).unwrap());
-    let tapped = Link::new(tapped).unwrap();
+    let (offer, _tapped) = pair.intercepted_offer().await;
     let (hand, theirs) = link::pair().unwrap();
     let hand = Link::new(hand).unwrap();
-    pair.extent.send_replace(Extent::Everything);
-    let offer = soon(tapped.receive::<serde_json::Value>()).await.unwrap().unwrap();
     // Called off before the successor has read anything; the abort never reaches it.
     pair.extent.send_replace(Extent::Nothing);
     pair.recipients[0].send("thawed");
     assert_eq!(pair.next().await, (0, 'i', letter("thawed")));
-    let descriptors: Vec<_> = offer.descriptors.iter().map(std::os::fd::AsFd::as_fd).collect();
-    hand.send(&offer.message, &descriptors).await.unwrap();
+    pass_on(&offer, &hand).await;
     drop(hand);
     let target = Target::new(Link::new(theirs).unwrap(), pair.successor.post.clone());
     let received = soon(target.run(pair.successor.clone(), std::future::ready(()))).await.unwrap();
     assert_eq!(received, 0);
     assert!(matches!(pair.read.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
-    drop(Arc::new(descriptors));
 }

@@ -358,7 +358,7 @@ async fn end_schedule(worker: &Worker, gateway: &Gateway, driven: Driven) {
     let deadline = worker.stance().borrow().deadline().unwrap_or_else(Instant::now);
     driven.end(deadline).await;
     // Those that moved hear of it too, unless the deadline has come.
-    let _ = tokio::time::timeout_at(deadline.into(), gateway.post.flushed()).await;
+    let _ = tokio::time::timeout_at(deadline.into(), gateway.post().flushed()).await;
 }
 
 /// Ends when what is still here has to be told to come back: there is no successor to move to, or the
@@ -387,7 +387,7 @@ async fn all_gone(doors: &mut JoinSet<()>, gateway: &Gateway, migration: Option<
             migration.roster.emptied().await;
         }
         // What calls have said after their connections had moved.
-        gateway.post.flushed().await;
+        gateway.post().flushed().await;
         // One that came back meanwhile is served again.
         if gateway.census.is_empty() {
             return;

@@ -53,8 +53,6 @@ pub(crate) struct Gateway {
     /// Whether this worker could serve.
     pub(crate) readiness: Readiness,
     knowledge: Arc<Knowledge>,
-    /// Where letters for clients are sent from.
-    pub(crate) post: Post,
     limits: Limits,
     access_log: AccessLog,
     antechamber: Antechamber,
@@ -80,7 +78,6 @@ impl Gateway {
             token,
             census: Arc::clone(knowledge.runs.census()),
             readiness: Readiness::default(),
-            post: knowledge.runs.post().clone(),
             knowledge,
             antechamber: Antechamber::new(limits.preauth_per_address),
             limits,
@@ -90,6 +87,11 @@ impl Gateway {
             moved: OnceLock::new(),
             started_at: Instant::now(),
         }
+    }
+
+    /// Where letters for clients are sent from.
+    pub(crate) fn post(&self) -> &Post {
+        self.knowledge.runs.post()
     }
 
     /// The snapshot in force: a call stays with the one it began on.

@@ -112,7 +112,7 @@ pub(crate) fn resume(
             (Some(allowance), Stage::Challenged(Box::new(Guest { nonce, upgrade })))
         }
         Ok(WebSocketState::Connected(state)) => {
-            let mailbox = mailbox.unwrap_or_else(|| gateway.post.open());
+            let mailbox = mailbox.unwrap_or_else(|| gateway.post().open());
             (None, Stage::Connected(Box::new(Standing::resumed(*state, arrival)), mailbox))
         }
         Err(_) => {
@@ -210,7 +210,7 @@ async fn welcome(
         "a WebSocket connected"
     );
     let mut standing = Box::new(Standing::new(admission, &gateway.limits));
-    let mut mailbox = gateway.post.open();
+    let mut mailbox = gateway.post().open();
     Session::new(gateway, socket, &mut mailbox, &mut standing)
         .welcome(&connect_id)
         .map_err(|SlowConsumer| Ending::Close(Close::SLOW_CONSUMER))?;
@@ -302,7 +302,8 @@ async fn judge(
         return Err(connect::not_connect());
     }
     let params = request.params.map_or("{}", |params| params.get());
-    let Gateway { token, knowledge, post, .. } = gateway;
+    let Gateway { token, knowledge, .. } = gateway;
+    let post = gateway.post();
     let devices = &knowledge.devices;
     let gate = Gate { token, devices, post, locality, nonce, now_ms: now_ms() };
     connect::admit(params, &gate).await
