@@ -42,6 +42,8 @@ use crate::state::config;
 use crate::state::store::Store;
 use crate::timetable::{Driven, FindHarness, Timetable};
 
+/// For how many descriptors there is room from the start: half a MiB of the kernel's memory.
+const RESERVED_DESCRIPTORS: u64 = 65_536;
 /// The most of a drain that is kept for connections that could not move.
 const LONGEST_RESERVE: Duration = Duration::from_secs(5);
 /// The configuration cannot be used (sysexits.h, `EX_CONFIG`).
@@ -88,6 +90,9 @@ pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
     log(&args);
     if let Err(error) = handoff::limits::raise_descriptor_limit() {
         warn!(error = &error as &dyn Error, "the descriptor limit stays as it is");
+    }
+    if let Err(error) = handoff::limits::reserve_descriptors(RESERVED_DESCRIPTORS) {
+        debug!(error = &error as &dyn Error, "no room was made for descriptors ahead of time");
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.threads {

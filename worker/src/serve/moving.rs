@@ -59,9 +59,10 @@ impl From<HttpPhase> for Phase {
     }
 }
 
-/// What a WebSocket is in the middle of.
+/// What a WebSocket is in the middle of. Its stage is a key and not a field beside the others: such a one has to
+/// be looked for first, and everything before it kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "stage", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum WebSocketState {
     /// It was challenged and has not connected.
     Challenged(ChallengedState),
@@ -286,7 +287,7 @@ mod tests {
     #[test]
     fn a_state_is_read_as_it_was_written_and_with_fields_of_a_later_version() {
         let mut written = serde_json::to_value(connected()).unwrap();
-        written["colour"] = "green".into();
+        written["connected"]["colour"] = "green".into();
         let snapshot = snapshot(STATE_VERSION, serde_json::to_vec(&written).unwrap());
         assert_eq!(read_state(&snapshot).unwrap(), connected());
         assert_eq!(judge(&snapshot), Ok(()));
@@ -296,8 +297,8 @@ mod tests {
     fn a_client_of_a_worker_that_knew_no_devices_has_none() {
         let mut written = serde_json::to_value(connected()).unwrap();
         let device = serde_json::json!({"id": "d1", "let_in": "by-own-token", "issued_at_ms": 5});
-        assert_eq!(written["device"], device);
-        written.as_object_mut().unwrap().remove("device");
+        let state = written["connected"].as_object_mut().unwrap();
+        assert_eq!(state.remove("device"), Some(device));
         let snapshot = snapshot(STATE_VERSION, serde_json::to_vec(&written).unwrap());
         let Ok(WebSocketState::Connected(state)) = read_state(&snapshot) else { panic!() };
         assert_eq!(state.device, None);
