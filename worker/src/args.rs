@@ -15,8 +15,9 @@ use crate::check::Check;
 
 /// Serves an OpenClaw-compatible gateway: under a Holdfast front on the front's sockets, or by itself.
 ///
-/// The token that clients present comes from HOLDFAST_TOKEN, else OPENCLAW_GATEWAY_TOKEN, else the file
-/// `token` in the state directory, which is made with a fresh token when it does not exist.
+/// The token that clients present comes from HOLDFAST_TOKEN, else OPENCLAW_GATEWAY_TOKEN, else gateway.auth.token
+/// of the configuration, else the file `token` in the state directory, which is made with a fresh token when it
+/// does not exist.
 ///
 /// Exit codes: 0 after a drain, 1 when it could not run, 64 for a command line it does not
 /// understand, 78 for a configuration it cannot use.

@@ -182,6 +182,15 @@ impl Census {
         report
     }
 
+    /// How many answers somebody waits for: calls that are not of these kinds, and completions.
+    pub(crate) fn replies_due(&self, others: &[&str]) -> usize {
+        let calls = self.calls().values().filter(|(what, _)| !others.contains(what)).count();
+        let completes = |visitor: &&Arc<Visitor>| {
+            visitor.phase() == Phase::Working && visitor.work() == Work::Completion
+        };
+        calls + self.open().values().filter(completes).count()
+    }
+
     /// How many connections are open.
     pub(crate) fn population(&self) -> usize {
         self.open().len()

@@ -9,7 +9,7 @@ use handoff::socket::ListeningSocket;
 use tracing::warn;
 
 use crate::args::Args;
-use crate::identity::{SharedToken, TokenSource, TokenUnusable};
+use crate::identity::{MayGenerate, TokenInForce, TokenPlaces, TokenSource, TokenUnusable};
 use crate::state::config::{self, ConfigUnusable, CurrentConfig, Environment};
 use crate::state::store::OpenFailed;
 use crate::state::{DirUnusable, StateDir};
@@ -34,7 +34,7 @@ pub(crate) enum Unusable {
     },
     /// Other machines could connect, and nobody has chosen a token.
     #[error(
-        "{address} is open to other machines and no token was set; set HOLDFAST_TOKEN, or write one to {}, or listen on 127.0.0.1",
+        "{address} is open to other machines and no token was set; set HOLDFAST_TOKEN or gateway.auth.token, or write one to {}, or listen on 127.0.0.1",
         token_file.display()
     )]
     Exposed {
@@ -96,33 +96,37 @@ pub(crate) struct Configured {
     /// Where everything is kept.
     pub(crate) state: StateDir,
     /// What clients have to show.
-    pub(crate) token: SharedToken,
+    pub(crate) token: TokenInForce,
     /// Where it is from.
     pub(crate) source: TokenSource,
     /// OpenClaw's configuration.
     pub(crate) config: CurrentConfig,
 }
 
-/// Opens the state directory, finds the token or generates one, and reads the configuration.
+/// Opens the state directory, reads the configuration, and finds the token or generates one.
 ///
 /// # Errors
 /// [`Unusable`]; the operator has to change something.
 pub(crate) fn configure(args: &Args, addresses: &[Address]) -> Result<Configured, Unusable> {
     let state =
         StateDir::open(args.state_dir.clone()).map_err(|source| Unusable::State { source })?;
-    let found = SharedToken::find(&state).map_err(|source| Unusable::Token { source })?;
-    let (token, source) = match (found, addresses.iter().find(|address| !address.is_local())) {
-        (Some(found), _) => found,
-        (None, None) => {
-            SharedToken::generate(&state).map_err(|source| Unusable::Token { source })?
-        }
-        (None, Some(exposed)) => {
-            let token_file = state.path().join("token");
-            return Err(Unusable::Exposed { address: exposed.clone(), token_file });
-        }
-    };
     let path = args.config.clone().unwrap_or_else(|| state.path().join(config::NAME));
     let config = CurrentConfig::open(path, Environment::inherited())
         .map_err(|source| Unusable::Config { source })?;
-    Ok(Configured { state, token, source, config })
+    let exposed = addresses.iter().find(|address| !address.is_local());
+    let may_generate = exposed.map_or(MayGenerate::Yes, |_| MayGenerate::No);
+    let places =
+        TokenPlaces { state: state.clone(), config_path: config.path().to_owned(), may_generate };
+    let found =
+        places.find(&config.holds().settled).map_err(|source| Unusable::Token { source })?;
+    match (found, exposed) {
+        (Some((token, source)), _) => {
+            let token = TokenInForce::new(token, places);
+            Ok(Configured { state, token, source, config })
+        }
+        (None, exposed) => Err(Unusable::Exposed {
+            address: exposed.expect("a token is made up where nobody else connects").clone(),
+            token_file: state.path().join("token"),
+        }),
+    }
 }

@@ -2,11 +2,15 @@
 //! that works when pasted.
 //!
 //! **Invariants**
-//! - The token itself is never said: the command reads it from where it lies.
+//! - The token itself is never said: the command reads it from where it lies, or from where OpenClaw's tools have
+//!   it in their environment.
 
 use handoff::Address;
 
 use crate::identity::TokenSource;
+
+/// Where OpenClaw's own tools look for the token before they read the configuration.
+const EXPORTED: &str = "OPENCLAW_GATEWAY_TOKEN";
 
 /// Where the token lies, and a command that works when pasted.
 pub(crate) fn greeting(addresses: &[Address], source: &TokenSource) -> Vec<String> {
@@ -14,6 +18,10 @@ pub(crate) fn greeting(addresses: &[Address], source: &TokenSource) -> Vec<Strin
         TokenSource::Variable(name) => {
             (format!("the token is the value of {name}"), format!("${name}"))
         }
+        TokenSource::Config(path) => (
+            format!("the token is gateway.auth.token of {}", path.display()),
+            format!("${EXPORTED}"),
+        ),
         TokenSource::File(path) => (
             format!("the token lies in {}", path.display()),
             format!("$(cat {})", quoted(&path.display().to_string())),
@@ -68,6 +76,10 @@ mod tests {
         let lines = greeting(&address("unix:/run/x.sock"), &variable);
         assert!(lines[1].contains("--unix-socket '/run/x.sock' http://localhost/"));
         assert!(lines[1].contains(r#""Authorization: Bearer $HOLDFAST_TOKEN""#));
+        let config = TokenSource::Config("/etc/openclaw.json".into());
+        let lines = greeting(&address("127.0.0.1:1"), &config);
+        assert_eq!(lines[0], "the token is gateway.auth.token of /etc/openclaw.json");
+        assert!(lines[1].contains(r#""Authorization: Bearer $OPENCLAW_GATEWAY_TOKEN""#));
         assert!(greeting(&address("[::]:80"), &variable)[1].contains("http://[::1]:80/"));
     }
 }

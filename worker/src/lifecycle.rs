@@ -28,14 +28,19 @@ use handoff::{
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, info, warn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agents::Runs;
 use crate::args::{Args, LogFormat, Migrate};
 use crate::arrivals::Arrivals;
+use crate::attendance::Attendance;
 use crate::configuration::{Configured, Unusable, addresses, configure};
 use crate::greeting::greeting;
 use crate::identity::{Devices, TokenSource};
+use crate::log_ring::LogRing;
 use crate::methods::Knowledge;
+use crate::neighbourhood::Neighbourhood;
 use crate::registry::Registry;
 use crate::serve::{self, AccessLog, Gateway};
 use crate::state::config;
@@ -87,7 +92,7 @@ impl RunFailed {
 /// # Errors
 /// [`RunFailed`]; the process should exit with its [`RunFailed::exit_code`].
 pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
-    log(&args);
+    let log = log(&args);
     if let Err(error) = handoff::limits::raise_descriptor_limit() {
         warn!(error = &error as &dyn Error, "the descriptor limit stays as it is");
     }
@@ -99,7 +104,7 @@ pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
         builder.worker_threads(threads.get());
     }
     let runtime = builder.enable_all().build().map_err(|source| RunFailed::Runtime { source })?;
-    runtime.block_on(live(args))
+    runtime.block_on(live(args, log))
 }
 
 /// Opens the database: before ready, since it may have to be migrated while the incumbent serves.
@@ -114,19 +119,26 @@ async fn open_store(
     Ok((configured, store))
 }
 
-fn log(args: &Args) {
+/// Logs to stderr, and keeps the last lines for clients.
+fn log(args: &Args) -> LogRing {
+    let ring = LogRing::default();
     let builder = tracing_subscriber::fmt()
         .with_max_level(args.log_level)
         .with_writer(io::stderr)
         // It would complain about a broken stderr on stderr, and panic because that is broken.
         .log_internal_errors(false);
     match args.log_format {
-        LogFormat::Pretty => builder.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Pretty => {
+            builder.with_ansi(io::stderr().is_terminal()).finish().with(ring.clone()).init();
+        }
+        LogFormat::Json => {
+            builder.json().flatten_event(true).finish().with(ring.clone()).init();
+        }
     }
+    ring
 }
 
-async fn live(args: Args) -> Result<(), RunFailed> {
+async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
     let under_front = std::env::var_os(LINK_VARIABLE).is_some();
     let addresses = addresses(&args, under_front);
     let mut configured = None;
@@ -138,6 +150,9 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let (worker, acceptors) =
         Worker::start_sharded(&addresses).await.map_err(|source| RunFailed::Start { source })?;
     worker.drain_on_signals();
+    if let Some(generation) = worker.generation() {
+        log.belongs_to(generation);
+    }
     // Under a front only now: it names the addresses, and hears what is wrong.
     let configured = configured.map_or_else(|| configure(&args, worker.addresses()), Ok);
     let opened = match configured {
@@ -160,6 +175,7 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let (wants_takeover, wishes) = mpsc::channel(1);
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
+        token,
         devices: Devices::of_state(state.path()),
         registry: ArcSwap::from_pointee(Registry::of(
             &config.holds(),
@@ -169,7 +185,10 @@ async fn live(args: Args) -> Result<(), RunFailed> {
         config_path: config.path().to_owned(),
         current_config: Mutex::new(config),
         config_writes: Mutex::default(),
-        wants_takeover,
+        wants_takeover: worker.generation().map(|_| wants_takeover),
+        attendance: Attendance::default(),
+        neighbourhood: Neighbourhood::new(post.clone()),
+        log,
         store,
         jobs: timetable.jobs(),
         runs: Arc::clone(&runs),
@@ -178,7 +197,6 @@ async fn live(args: Args) -> Result<(), RunFailed> {
     let _following = following(&knowledge);
     let gateway = Arc::new(Gateway::new(
         worker.generation(),
-        token,
         knowledge,
         (args.limits, access_log),
         worker.stance(),

@@ -7,6 +7,7 @@
 mod agents;
 mod args;
 mod arrivals;
+mod attendance;
 mod census;
 mod check;
 mod configuration;
@@ -16,7 +17,9 @@ mod greeting;
 mod identity;
 mod letters;
 mod lifecycle;
+mod log_ring;
 mod methods;
+mod neighbourhood;
 mod refusal;
 mod registry;
 mod serve;

@@ -19,6 +19,13 @@ pub(crate) enum Shape {
         /// The least that is allowed.
         least: u64,
     },
+    /// A whole number, at least and at most this.
+    Within {
+        /// The least that is allowed.
+        least: u64,
+        /// The most that is allowed.
+        most: u64,
+    },
     /// `true` or `false`.
     Flag,
     /// A list of values that all look like this.
@@ -83,14 +90,15 @@ impl Shape {
                     report(violations, path, "must be equal to one of the allowed values");
                 }
             }
-            (Self::Integer { least }, Value::Number(number)) => match number.as_u64() {
-                Some(number) if number >= *least => {}
-                Some(_) => report(violations, path, &format!("must be >= {least}")),
-                None if number.as_i64().is_some() => {
-                    report(violations, path, &format!("must be >= {least}"));
-                }
-                None => report(violations, path, "must be integer"),
-            },
+            (Self::Integer { least }, value) => whole(*least, value, path, violations),
+            (Self::Within { most, .. }, Value::Number(number))
+                if number.as_u64().is_some_and(|number| number > *most) =>
+            {
+                report(violations, path, &format!("must be <= {most}"));
+            }
+            (Self::Within { least, .. }, value) => {
+                whole(*least, value, path, violations);
+            }
             (Self::List(shape), Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
                     within(path, &index.to_string(), |path| shape.collect(item, path, violations));
@@ -123,11 +131,20 @@ impl Shape {
                 }
             }
             (Self::AnyText | Self::Text, _) => report(violations, path, "must be string"),
-            (Self::Integer { .. }, _) => report(violations, path, "must be integer"),
             (Self::Flag, _) => report(violations, path, "must be boolean"),
             (Self::List(_), _) => report(violations, path, "must be array"),
             (Self::Map(_) | Self::Object(_), _) => report(violations, path, "must be object"),
         }
+    }
+}
+
+fn whole(least: u64, value: &Value, path: &str, violations: &mut Vec<String>) {
+    match value {
+        Value::Number(number) if number.as_u64().is_some_and(|number| number >= least) => {}
+        Value::Number(number) if number.is_u64() || number.is_i64() => {
+            report(violations, path, &format!("must be >= {least}"));
+        }
+        _ => report(violations, path, "must be integer"),
     }
 }
 
@@ -164,6 +181,7 @@ mod tests {
         Field::required("workspace", Shape::AnyText),
         Field::optional("kind", Shape::OneOf(&["a", "b"])),
         Field::optional("count", Shape::Integer { least: 1 }),
+        Field::optional("share", Shape::Within { least: 1, most: 5 }),
         Field::optional("tags", Shape::List(&Shape::Text)),
         Field::optional("flags", Shape::Map(&Shape::Flag)),
         Field::optional("extra", Shape::Anything),
@@ -199,6 +217,10 @@ mod tests {
             ("count", json!(-1), "at /count: must be >= 1"),
             ("count", json!(1.5), "at /count: must be integer"),
             ("count", json!("1"), "at /count: must be integer"),
+            ("share", json!(0), "at /share: must be >= 1"),
+            ("share", json!(6), "at /share: must be <= 5"),
+            ("share", json!(1.5), "at /share: must be integer"),
+            ("share", json!("1"), "at /share: must be integer"),
             ("tags", json!(["x", 1]), "at /tags/1: must be string"),
             ("tags", json!({}), "at /tags: must be array"),
             ("flags", json!({"f": 0}), "at /flags/f: must be boolean"),

@@ -18,6 +18,8 @@ mod in_flight;
 mod sessions;
 mod soak;
 mod strangers;
+mod token;
+mod upkeep;
 mod websockets;
 
 use handoff::{Connections, GenerationId};

@@ -10,7 +10,7 @@ mod session;
 mod told;
 mod transcript;
 
-pub(crate) use runs::{Asked, Begun, Ending, Outcome, Runs};
+pub(crate) use runs::{Asked, Begun, Ending, IN_CENSUS, Outcome, Runs};
 pub(crate) use session::SessionKey;
 pub(crate) use told::lane_cleared;
 pub(crate) use transcript::{Ended, clock_ms, new_session};

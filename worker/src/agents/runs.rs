@@ -33,6 +33,8 @@ use crate::census::Census;
 use crate::state::store::idempotency::{Claim, IdempotencyKey};
 use crate::state::store::{Store, StoreFailed};
 
+/// What a run is called in the census.
+pub(crate) const IN_CENSUS: &str = "an agent's run";
 /// How long an abort waits for those it ends.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a claim may wait for its run to end, in ms. It ends with its generation in any case.
@@ -197,7 +199,7 @@ impl Runs {
             ticket,
         };
         let (outcome, told) = oneshot::channel();
-        let seat = self.census.call("an agent's run");
+        let seat = self.census.call(IN_CENSUS);
         tokio::spawn(async move {
             let outcome_of_run = run::carry_out(place, asked, granted, ended).await;
             // Nobody may have stayed to hear it.
@@ -222,6 +224,13 @@ impl Runs {
     /// Whether runs of this session are under way here.
     pub(crate) fn any_of(&self, session: &str) -> bool {
         self.state().under_way.values().any(|under_way| under_way.session.as_str() == session)
+    }
+
+    /// How many wait for their lane, and how many go on.
+    pub(crate) fn tally(&self) -> (usize, usize) {
+        let state = self.state();
+        let waiting = state.waiting.len();
+        (waiting, state.under_way.len().saturating_sub(waiting))
     }
 
     /// Ends the runs of a session, or one of them, here and in the generation beside, and says which.

@@ -1,8 +1,12 @@
 //! The shared token: where it comes from, and how one that is presented is compared.
 //!
 //! ```text
-//! HOLDFAST_TOKEN → OPENCLAW_GATEWAY_TOKEN → <state dir>/token → generated into <state dir>/token
+//! HOLDFAST_TOKEN → OPENCLAW_GATEWAY_TOKEN → gateway.auth.token → <state dir>/token → generated into that file
 //! ```
+//!
+//! The first of them that is set decides, also when it is set to something that cannot be used: nobody is to find
+//! out by being let in which one it was. `gateway.auth.token` may name a variable, `${NAME}`, as all of the
+//! configuration may.
 //!
 //! **Invariants**
 //! - The token is never logged, printed or formatted: its `Debug` says nothing.
@@ -12,11 +16,14 @@
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::state::StateDir;
+use crate::state::config::Settled;
 
 /// Where the environment may hold the token, the first one first.
 pub(crate) const VARIABLES: [&str; 2] = ["HOLDFAST_TOKEN", "OPENCLAW_GATEWAY_TOKEN"];
@@ -36,6 +43,12 @@ pub(crate) enum TokenUnusable {
         /// The variable or file.
         source_name: String,
     },
+    /// The configuration says where it is, and that is nowhere within reach.
+    #[error(
+        "gateway.auth.token names a place that this gateway cannot read; set {} instead",
+        VARIABLES[1]
+    )]
+    Elsewhere,
     /// The file is no token.
     #[error("{} is longer than the {LONGEST} bytes a token may have", path.display())]
     TooLong {
@@ -71,13 +84,20 @@ pub(crate) enum TokenUnusable {
 pub(crate) enum TokenSource {
     /// An environment variable of this name.
     Variable(&'static str),
+    /// `gateway.auth.token` of the configuration at this path.
+    Config(PathBuf),
     /// A file.
     File(PathBuf),
 }
 
+/// What tells a token from others without being one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fingerprint(u64);
+
 /// The secret that every client of this gateway knows.
 pub(crate) struct SharedToken {
     secret: Box<[u8]>,
+    fingerprint: Fingerprint,
 }
 
 impl fmt::Debug for SharedToken {
@@ -91,12 +111,21 @@ impl SharedToken {
     ///
     /// # Errors
     /// [`TokenUnusable`], when one is set that cannot be used.
-    pub(crate) fn find(state: &StateDir) -> Result<Option<(Self, TokenSource)>, TokenUnusable> {
+    pub(crate) fn find(
+        state: &StateDir,
+        config: &Settled,
+        config_path: &Path,
+    ) -> Result<Option<(Self, TokenSource)>, TokenUnusable> {
         for name in VARIABLES {
             if let Some(value) = std::env::var_os(name) {
                 let token = Self::parse(value.as_bytes(), || name.to_owned())?;
                 return Ok(Some((token, TokenSource::Variable(name))));
             }
+        }
+        if let Some(secret) = &config.config().gateway.auth.token {
+            let revealed = config.reveal(secret).ok_or(TokenUnusable::Elsewhere)?;
+            let token = Self::parse(revealed.as_bytes(), || "gateway.auth.token".to_owned())?;
+            return Ok(Some((token, TokenSource::Config(config_path.to_owned()))));
         }
         let path = state.path().join(FILE);
         match std::fs::read(&path) {
@@ -140,24 +169,42 @@ impl SharedToken {
         self.secret.ct_eq(presented).into()
     }
 
+    /// What tells it from others.
+    pub(crate) const fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     fn parse(bytes: &[u8], source_name: impl FnOnce() -> String) -> Result<Self, TokenUnusable> {
         // An editor, `echo` or a mounted secret may have added a line end.
         let secret = bytes.trim_ascii();
         if secret.is_empty() {
             return Err(TokenUnusable::Empty { source_name: source_name() });
         }
-        Ok(Self { secret: secret.into() })
+        let digest = Sha256::digest(secret);
+        let first = digest.first_chunk().expect("a digest has more than eight bytes");
+        let fingerprint = Fingerprint(u64::from_be_bytes(*first));
+        Ok(Self { secret: secret.into(), fingerprint })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::config::{Environment, understand};
 
     fn state() -> (tempfile::TempDir, StateDir) {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(Some(dir.path().to_owned())).unwrap();
         (dir, state)
+    }
+
+    fn found(
+        state: &StateDir,
+        config: &str,
+    ) -> Result<Option<(SharedToken, TokenSource)>, TokenUnusable> {
+        let environment = Environment::of([("ITS_NAME", "of the config")]);
+        let settled = understand(config, &environment).unwrap().settled;
+        SharedToken::find(state, &settled, "/openclaw.json".as_ref())
     }
 
     fn token(secret: &str) -> SharedToken {
@@ -182,8 +229,44 @@ mod tests {
     fn an_empty_token_is_refused_by_the_name_of_where_it_was_found() {
         let (_dir, state) = state();
         std::fs::write(state.path().join(FILE), " \n").unwrap();
-        let refused = SharedToken::find(&state).unwrap_err();
+        let refused = found(&state, "{}").unwrap_err();
         assert!(refused.to_string().contains("token is empty"), "{refused}");
+        let refused = found(&state, "{gateway: {auth: {token: ' '}}}").unwrap_err();
+        assert!(refused.to_string().contains("gateway.auth.token is empty"), "{refused}");
+    }
+
+    #[test]
+    fn the_configurations_token_goes_before_the_file_and_may_name_a_variable() {
+        let (_dir, state) = state();
+        assert!(found(&state, "{}").unwrap().is_none());
+        std::fs::write(state.path().join(FILE), "of the file").unwrap();
+        let (token, source) = found(&state, "{}").unwrap().unwrap();
+        assert!(token.is(b"of the file"));
+        assert_eq!(source, TokenSource::File(state.path().join(FILE)));
+        for text in [
+            "{gateway: {auth: {token: 'of the config'}}}",
+            "{gateway: {auth: {token: '${ITS_NAME}'}}}",
+            "{gateway: {auth: {token: {source: 'env', id: 'ITS_NAME'}}}}",
+        ] {
+            let (token, source) = found(&state, text).unwrap().unwrap();
+            assert!(token.is(b"of the config"), "{text}");
+            assert_eq!(source, TokenSource::Config("/openclaw.json".into()));
+        }
+        let text = "{gateway: {auth: {token: {source: 'file', id: '/x'}}}}";
+        let refused = found(&state, text).unwrap_err();
+        assert!(refused.to_string().ends_with("set OPENCLAW_GATEWAY_TOKEN instead"), "{refused}");
+    }
+
+    #[test]
+    fn tokens_are_told_apart_without_showing_them() {
+        let [one, same, other] =
+            ["one", " one\n", "other"].map(|secret| token(secret).fingerprint());
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_eq!(
+            serde_json::from_str::<Fingerprint>(&serde_json::to_string(&one).unwrap()).unwrap(),
+            one
+        );
     }
 
     #[test]

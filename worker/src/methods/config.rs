@@ -82,11 +82,7 @@ fn read(path: &Path, environment: &Environment) -> Result<Value, Refusal> {
 }
 
 fn made(knowledge: &Knowledge, client: &str, patch: &Patch) -> Result<Value, Refusal> {
-    let taken = {
-        let mut budget = knowledge.config_writes.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.take(client, Instant::now())
-    };
-    taken.map_err(too_soon)?;
+    knowledge.take_write(client, "config.patch")?;
     let base = Base::Named(patch.base_hash.as_deref());
     let edited = knowledge
         .edit(base, |document| patched(document, &patch.raw))
@@ -101,11 +97,22 @@ fn made(knowledge: &Knowledge, client: &str, patch: &Patch) -> Result<Value, Ref
     Ok(answer)
 }
 
-fn too_soon(TooSoon { retry_after }: TooSoon) -> Refusal {
+impl Knowledge {
+    /// Takes one write from a client's budget, which all methods share that change the gateway itself.
+    pub(super) fn take_write(&self, client: &str, method: &str) -> Result<(), Refusal> {
+        let taken = {
+            let mut budget = self.config_writes.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.take(client, Instant::now())
+        };
+        taken.map_err(|too_soon| refused_for_now(method, too_soon))
+    }
+}
+
+fn refused_for_now(method: &str, TooSoon { retry_after }: TooSoon) -> Refusal {
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-    Refusal::unavailable(format!("rate limit exceeded for config.patch; retry after {seconds}s"))
+    Refusal::unavailable(format!("rate limit exceeded for {method}; retry after {seconds}s"))
         .with_details(json!({
-            "method": "config.patch",
+            "method": method,
             "limit": "3 per 60s",
             "retryAfterMs": handoff::message::millis(retry_after),
         }))

@@ -14,12 +14,15 @@ mod cron;
 pub(crate) mod devices;
 mod health;
 mod history;
+mod logs;
 mod models;
 mod outcome;
 mod reloading;
+mod restart;
 mod row;
 mod sessions;
 mod status;
+pub(crate) mod system_presence;
 mod wait;
 
 use std::path::PathBuf;
@@ -27,6 +30,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use handoff::migrate::Neighbour;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -34,10 +38,13 @@ use tokio::sync::mpsc;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::call::{Call, Reply, outcome_unknown};
-use crate::agents::Runs;
+use crate::agents::{IN_CENSUS, Runs};
+use crate::attendance::Attendance;
 use crate::cron::clock::SystemClock;
 use crate::cron::jobs::Jobs;
-use crate::identity::{Devices, Needs};
+use crate::identity::{Devices, Needs, TokenInForce};
+use crate::log_ring::LogRing;
+use crate::neighbourhood::{Account, Engaged, Neighbourhood};
 pub(crate) use crate::refusal::{Code, Refusal};
 use crate::registry::Registry;
 use crate::shape::Shape;
@@ -254,7 +261,25 @@ pub(crate) const BUNDLED: &[Method] = &[
         params: Some(&cron::UPDATE_PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(cron::update(knowledge, call))),
     },
+    Method {
+        name: restart::PREFLIGHT,
+        needs: Needs::Read,
+        params: Some(&restart::PREFLIGHT_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(restart::preflight(knowledge, call))),
+    },
+    Method {
+        name: restart::REQUEST,
+        needs: Needs::Admin,
+        params: Some(&restart::REQUEST_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(restart::request(knowledge, call))),
+    },
     Method { name: "health", needs: Needs::Nothing, params: None, work: Work::Now(health::answer) },
+    Method {
+        name: "logs.tail",
+        needs: Needs::Read,
+        params: Some(&logs::PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(logs::tail(knowledge, call))),
+    },
     Method {
         name: "sessions.create",
         needs: Needs::Write,
@@ -316,6 +341,12 @@ pub(crate) const BUNDLED: &[Method] = &[
         work: Work::Later(|knowledge, call| Box::pin(models::list(knowledge, call))),
     },
     Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },
+    Method {
+        name: "system-presence",
+        needs: Needs::Read,
+        params: Some(&system_presence::PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(system_presence::list(knowledge, call))),
+    },
 ];
 
 /// What methods know about the worker.
@@ -327,10 +358,18 @@ pub(crate) struct Knowledge {
     pub(crate) jobs: Jobs<SystemClock>,
     /// The runs that are under way.
     pub(crate) runs: Arc<Runs>,
-    /// Where it is said why a fresh worker is needed: whoever hears it asks the front.
-    pub(crate) wants_takeover: mpsc::Sender<String>,
+    /// Where it is said why a fresh worker is needed: whoever hears it asks the front. `None` without a front.
+    pub(crate) wants_takeover: Option<mpsc::Sender<String>>,
+    /// Who is connected here.
+    pub(crate) attendance: Attendance,
+    /// The generations beside.
+    pub(crate) neighbourhood: Neighbourhood,
+    /// The last lines of the log.
+    pub(crate) log: LogRing,
     /// What is remembered.
     pub(crate) store: Store,
+    /// What clients have to show that have nothing else.
+    pub(crate) token: TokenInForce,
     /// The devices that are paired, or would be.
     pub(crate) devices: Devices,
     /// OpenClaw's configuration, as it holds.
@@ -349,6 +388,23 @@ impl Knowledge {
     /// What the worker says of its health, as the snapshot and the `health` event have it too.
     pub(crate) fn health(&self) -> serde_json::Value {
         health::report(self)
+    }
+
+    /// What is under way here.
+    fn engaged(&self) -> Engaged {
+        let (waiting, running) = self.runs.tally();
+        let others = [IN_CENSUS, restart::PREFLIGHT, restart::REQUEST];
+        let replies = self.runs.census().replies_due(&others);
+        let [waiting, running, replies] = [waiting, running, replies].map(|count| count as u64);
+        Engaged { waiting, running, replies }
+    }
+
+    /// The generation beside has said something; answers whether it was to this one as a whole.
+    pub(crate) fn heard(&self, neighbour: Neighbour, text: &str) -> bool {
+        self.neighbourhood.heard(neighbour, text, || Account {
+            engaged: self.engaged(),
+            present: self.attendance.present(),
+        })
     }
 
     /// Where an agent's sessions are listed.

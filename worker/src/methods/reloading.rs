@@ -37,6 +37,7 @@ impl Knowledge {
         // Ahead of the registry: whoever finds an agent there finds here where it works.
         self.config.store(Arc::clone(&snapshot));
         if plan != ReloadPlan::Nothing {
+            self.token.follow(&snapshot.settled);
             self.registry.store(Arc::new(self.registry.load().remade(&snapshot)));
         }
         match plan {
@@ -45,8 +46,10 @@ impl Knowledge {
             ReloadPlan::Takeover(_) => {
                 warn!(%plan, "the configuration has changed where only a fresh worker helps");
                 // One that waits already says enough; the fresh worker reads all of it.
-                let _ =
-                    self.wants_takeover.try_send(format!("the configuration has changed: {plan}"));
+                if let Some(wants_takeover) = &self.wants_takeover {
+                    let _ =
+                        wants_takeover.try_send(format!("the configuration has changed: {plan}"));
+                }
             }
         }
     }

@@ -86,7 +86,8 @@ impl Desk {
     fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let Some(value) = headers.get(AUTHORIZATION) else { return false };
         let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
-        scheme.eq_ignore_ascii_case(b"bearer ") && self.gateway.token.is(token.trim_ascii())
+        scheme.eq_ignore_ascii_case(b"bearer ")
+            && self.gateway.knowledge.token.current().is(token.trim_ascii())
     }
 }
 

@@ -27,7 +27,6 @@ pub(crate) use readiness::Readiness;
 
 use crate::args::Limits;
 use crate::census::Census;
-use crate::identity::SharedToken;
 use crate::methods::Knowledge;
 use crate::registry::Registry;
 use websocket::Antechamber;
@@ -47,7 +46,6 @@ pub(crate) enum AccessLog {
 pub(crate) struct Gateway {
     /// `g7`, as each response says it; `g0` without a front.
     generation: HeaderValue,
-    token: SharedToken,
     /// Who is connected.
     pub(crate) census: Arc<Census>,
     /// Whether this worker could serve.
@@ -67,7 +65,6 @@ impl Gateway {
     /// A gateway with what comes with the worker.
     pub(crate) fn new(
         generation: Option<GenerationId>,
-        token: SharedToken,
         knowledge: Arc<Knowledge>,
         (limits, access_log): (Limits, AccessLog),
         stance: watch::Receiver<Stance>,
@@ -75,7 +72,6 @@ impl Gateway {
         let generation = generation.unwrap_or(GenerationId::new(0)).to_string();
         Self {
             generation: HeaderValue::try_from(generation).expect("a letter and digits"),
-            token,
             census: Arc::clone(knowledge.runs.census()),
             readiness: Readiness::default(),
             knowledge,
@@ -112,7 +108,9 @@ impl Gateway {
 
     /// The generation beside has said something.
     pub(crate) fn heard(&self, neighbour: Neighbour, text: &str) {
-        self.knowledge.runs.heard(neighbour, text);
+        if !self.knowledge.heard(neighbour, text) {
+            self.knowledge.runs.heard(neighbour, text);
+        }
     }
 
     /// The generation beside is gone.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::census::{Phase, Visitor};
+use crate::identity::Fingerprint;
 
 /// The version of [`HttpState`]. A later one may add fields that have defaults without counting up.
 const HTTP_STATE_VERSION: u32 = 1;
@@ -92,6 +93,9 @@ pub(super) struct ConnectedState {
     /// The device it has proven to be.
     #[serde(default)]
     pub(super) device: Option<DeviceState>,
+    /// The shared token it was let in by; those before these words said nothing of it.
+    #[serde(default)]
+    pub(super) shared_token: Option<Fingerprint>,
     /// The number of its last event.
     pub(super) seq: u64,
     /// In how long the next tick and ping are due, in ms.
@@ -102,6 +106,9 @@ pub(super) struct ConnectedState {
     pub(super) outstanding: Vec<String>,
     #[serde(default)]
     pub(super) outstanding_before: Vec<String>,
+    /// How long ago it has connected, in ms.
+    #[serde(default)]
+    pub(super) connected_ago_ms: u64,
 }
 
 /// The device of a client that has connected.
@@ -261,11 +268,13 @@ mod tests {
             role: "operator".into(),
             scopes: vec!["operator.read".into()],
             device: Some(device()),
+            shared_token: None,
             seq: 7,
             tick_in_ms: 1000,
             ping_in_ms: 500,
             outstanding: vec!["7".into()],
             outstanding_before: vec![],
+            connected_ago_ms: 9,
         }))
     }
 

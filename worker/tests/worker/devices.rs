@@ -13,13 +13,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use crate::rig::{Process, TOKEN, WebSocket, Worker, command, within};
 
 /// A machine with a key.
-struct Device {
+pub(crate) struct Device {
     key: SigningKey,
     id: String,
 }
 
 impl Device {
-    fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let id = HEXLOWER.encode(&Sha256::digest(key.verifying_key().as_bytes()));
         Self { key, id }
@@ -44,13 +44,13 @@ impl Device {
     }
 
     /// Connects on a socket that was not challenged yet; the answer.
-    async fn connect(&self, socket: &mut WebSocket, scope: &str, token: &str) -> Value {
+    pub(crate) async fn connect(&self, socket: &mut WebSocket, scope: &str, token: &str) -> Value {
         let nonce = nonce(socket).await;
         let params = self.says(&nonce, scope, token);
         answer(socket, params).await
     }
 
-    async fn connect_to(&self, worker: &Worker, scope: &str, token: &str) -> Value {
+    pub(crate) async fn connect_to(&self, worker: &Worker, scope: &str, token: &str) -> Value {
         self.connect(&mut worker.websocket().await, scope, token).await
     }
 }

@@ -18,4 +18,6 @@ mod link;
 mod rig;
 mod sessions;
 mod start;
+mod token;
+mod upkeep;
 mod websocket;

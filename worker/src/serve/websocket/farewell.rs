@@ -33,6 +33,8 @@ impl Close {
     pub(super) const LETTERS_LOST: Self = Self::fixed(1011, "messages were lost; reconnect");
     /// The client's device was removed, or its token was: it has to be paired, or to come with another.
     pub(super) const DEVICE_REMOVED: Self = Self::fixed(4001, "device removed");
+    /// The shared token that the client has shown is not in force any more.
+    pub(super) const AUTH_CHANGED: Self = Self::fixed(4001, "gateway auth changed");
     /// Whether the client's device may connect cannot be known; it may come back with what it has.
     pub(super) const DEVICES_UNUSABLE: Self = Self::fixed(1011, "device pairing is unavailable");
     /// The first message was JSON but no request.

@@ -6,27 +6,16 @@ use serde_json::{Value, json};
 use super::socket::MAX_MESSAGE;
 use super::standing::Standing;
 use crate::frames::StateVersion;
-use crate::methods::{VERSION, now_ms};
+use crate::methods::{VERSION, system_presence};
 use crate::serve::Gateway;
 
 /// What a client that was let in is answered.
 pub(super) fn hello(gateway: &Gateway, standing: &Standing) -> Value {
-    let Standing { protocol, client, role, scopes, issued, .. } = standing;
-    let now = now_ms();
-    let client_name = client.display_name.as_ref().unwrap_or(&client.id);
+    let Standing { protocol, role, scopes, issued, .. } = standing;
     let mut snapshot = json!({
         "presence": [
-            {
-                "host": "holdfast", "version": VERSION, "platform": std::env::consts::OS,
-                "mode": "gateway", "reason": "self", "ts": now,
-                "text": format!("Gateway: holdfast · app {VERSION} · mode gateway · reason self"),
-            },
-            {
-                "host": client_name, "version": client.version, "platform": client.platform,
-                "mode": client.mode, "roles": [role], "scopes": scopes.names(),
-                "reason": "connect", "ts": now,
-                "text": format!("Node: {client_name} · mode {}", client.mode),
-            },
+            system_presence::gateway(),
+            standing.attendee().present(),
         ],
         "health": gateway.knowledge.health(),
         "stateVersion": StateVersion::FIRST,

@@ -172,6 +172,7 @@ fn live(mut line: Line, stage: Stage) -> impl Future<Output = ()> {
             match connected {
                 Ok((mut standing, mailbox)) => {
                     let mailbox = letters.insert(mailbox);
+                    let _listed = gateway.knowledge.attendance.enter(standing.attendee());
                     let session = Session::new(gateway, socket, mailbox, &mut standing);
                     session.serve(turn, berth).await
                 }
@@ -302,7 +303,8 @@ async fn judge(
         return Err(connect::not_connect());
     }
     let params = request.params.map_or("{}", |params| params.get());
-    let Gateway { token, knowledge, .. } = gateway;
+    let knowledge = &gateway.knowledge;
+    let token = &*knowledge.token.current();
     let post = gateway.post();
     let devices = &knowledge.devices;
     let gate = Gate { token, devices, post, locality, nonce, now_ms: now_ms() };

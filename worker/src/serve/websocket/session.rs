@@ -28,7 +28,7 @@ use crate::methods::{Call, Method, Refusal, Reply, Work, now_ms, outcome_unknown
 use crate::serve::Gateway;
 use crate::serve::moving::{DeviceState, LetIn, WebSocketState};
 
-/// How long a client whose device was removed is still told what it had asked for.
+/// How long a client that may no longer be connected is still told what it had asked for.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// One connected client, being served.
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
             // Whichever is ready, at random: neither a busy client nor busy calls keep the others waiting.
             let step = tokio::select! {
                 () = &mut turn => return self.dismiss(),
-                () = &mut revoked => return self.expel().await,
+                close = &mut revoked => return self.expel(close).await,
                 () = &mut timer => {
                     let step = self.keep_time();
                     timer.as_mut().reset(self.due_at());
@@ -100,8 +100,23 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Ends when the client may no longer be connected, by which close it is told so.
+    fn revoked(&self) -> Pin<Box<dyn Future<Output = Close> + Send>> {
+        let device = self.device_revoked();
+        let Some(shown) = self.standing.shared_token else {
+            return Box::pin(device.map(|()| Close::DEVICE_REMOVED));
+        };
+        let replaced = self.gateway.knowledge.token.replaced(shown);
+        Box::pin(async move {
+            tokio::select! {
+                () = device => Close::DEVICE_REMOVED,
+                () = replaced => Close::AUTH_CHANGED,
+            }
+        })
+    }
+
     /// Ends when the client's device may no longer be connected.
-    fn revoked(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn device_revoked(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let Some(DeviceState { id, let_in, issued_at_ms }) = self.standing.device.clone() else {
             return Box::pin(std::future::pending());
         };
@@ -116,8 +131,8 @@ impl<'a> Session<'a> {
     }
 
     /// Closes, and hears nothing more. What was asked for is still answered if that comes soon: it may be
-    /// the client itself that gave up its token.
-    async fn expel(&mut self) -> Ending {
+    /// the client itself that gave up its token, or chose another for all.
+    async fn expel(&mut self, close: Close) -> Ending {
         let deadline = Instant::now() + LAST_ANSWERS;
         while self.standing.outstanding.is_any() {
             let delivery = tokio::time::timeout_at(deadline, self.mailbox.next()).await;
@@ -127,7 +142,7 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        Ending::Close(Close::DEVICE_REMOVED)
+        Ending::Close(close)
     }
 
     fn due_at(&self) -> Instant {

@@ -1,15 +1,18 @@
 //! All that is known of a connected client: another generation can go on from it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use handoff::Arrival;
 use handoff::message::millis;
 use tokio::time::Instant;
 
-use super::connect::{Admission, AdmittedDevice, Client, OwnToken};
+use super::connect::{Admission, AdmittedDevice, OwnToken};
 use crate::args::Limits;
-use crate::identity::{Caller, Issued, Scopes};
+use crate::attendance::{Attendee, Client};
+use crate::identity::{Caller, Fingerprint, Issued, Scopes};
+use crate::methods::now_ms;
 use crate::serve::moving::{ClientState, ConnectedState, DeviceState, LetIn};
 
 /// How many calls of one client may be under way.
@@ -19,10 +22,12 @@ const MOST_OUTSTANDING: usize = 256;
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) protocol: u64,
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     pub(super) role: String,
     pub(super) scopes: Scopes,
     pub(super) device: Option<DeviceState>,
+    /// The shared token that it was let in by.
+    pub(super) shared_token: Option<Fingerprint>,
     /// What its device is told to come with; known where it has connected.
     pub(super) issued: Option<Issued>,
     /// The number of the last event; the first one is 1.
@@ -30,12 +35,14 @@ pub(super) struct Standing {
     pub(super) tick_at: Instant,
     pub(super) ping_at: Instant,
     pub(super) outstanding: Outstanding,
+    /// When it has connected, in ms of the wall clock.
+    pub(super) since_ms: u64,
 }
 
 impl Standing {
     /// Of a client that was let in just now.
     pub(super) fn new(admission: Admission, limits: &Limits) -> Self {
-        let Admission { protocol, client, role, scopes, device, .. } = admission;
+        let Admission { protocol, client, role, scopes, device, shared_token, .. } = admission;
         let (device, issued) = match device {
             Some(AdmittedDevice { id, own_token, issued }) => {
                 let let_in = match (own_token, &issued) {
@@ -53,15 +60,17 @@ impl Standing {
         let outstanding = Outstanding::default();
         Self {
             protocol,
-            client,
+            client: Arc::new(client),
             role,
             scopes,
             device,
+            shared_token,
             issued,
             seq: 0,
             tick_at,
             ping_at,
             outstanding,
+            since_ms: now_ms(),
         }
     }
 
@@ -71,15 +80,17 @@ impl Standing {
         let now = Instant::now();
         Self {
             protocol: state.protocol,
-            client: Client { id, display_name, version, platform, mode },
+            client: Arc::new(Client { id, display_name, version, platform, mode }),
             role: state.role,
             scopes: Scopes::new(state.scopes),
             device: state.device,
+            shared_token: state.shared_token,
             issued: None,
             seq: state.seq,
             tick_at: now + Duration::from_millis(state.tick_in_ms),
             ping_at: now + Duration::from_millis(state.ping_in_ms),
             outstanding: Outstanding::resumed(state.outstanding, state.outstanding_before, arrival),
+            since_ms: now_ms().saturating_sub(state.connected_ago_ms),
         }
     }
 
@@ -92,9 +103,20 @@ impl Standing {
         }
     }
 
+    /// As others are told of it.
+    pub(super) fn attendee(&self) -> Attendee {
+        Attendee {
+            client: Arc::clone(&self.client),
+            role: self.role.clone(),
+            scopes: self.scopes.names().to_vec(),
+            device_id: self.device.as_ref().map(|device| device.id.clone()),
+            since_ms: self.since_ms,
+        }
+    }
+
     /// What another generation has to know.
     pub(super) fn frozen(&self) -> ConnectedState {
-        let Client { id, display_name, version, platform, mode } = &self.client;
+        let Client { id, display_name, version, platform, mode } = &*self.client;
         let due = |at: Instant| millis(at.saturating_duration_since(Instant::now()));
         ConnectedState {
             protocol: self.protocol,
@@ -108,11 +130,13 @@ impl Standing {
             role: self.role.clone(),
             scopes: self.scopes.names().to_vec(),
             device: self.device.clone(),
+            shared_token: self.shared_token,
             seq: self.seq,
             tick_in_ms: due(self.tick_at),
             ping_in_ms: due(self.ping_at),
             outstanding: listed(&self.outstanding.here),
             outstanding_before: listed(&self.outstanding.before),
+            connected_ago_ms: now_ms().saturating_sub(self.since_ms),
         }
     }
 }

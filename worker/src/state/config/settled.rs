@@ -15,7 +15,7 @@ use super::findings::{Finding, Severity, misfits, place};
 use super::key_path::{KeyPath, Step};
 use super::schema::{self, schema};
 use super::secret::Secret;
-use super::shape::{Bind, Config};
+use super::shape::{AuthMode, Bind, Config};
 use super::text::parse;
 
 /// A configuration as it holds.
@@ -201,6 +201,13 @@ fn contradictions(config: &Config) -> Vec<Finding> {
             KeyPath::whole().key("gateway").key("bind"),
             "`custom` names no address",
             "set `gateway.customBindHost`",
+        ));
+    }
+    if gateway.auth.mode != AuthMode::Token {
+        findings.push(Finding::warning(
+            KeyPath::whole().key("gateway").key("auth").key("mode"),
+            "this gateway knows no other way than the shared token and devices, and asks for these",
+            "give clients the token, or write \"token\"",
         ));
     }
     findings

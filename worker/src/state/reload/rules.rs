@@ -16,15 +16,13 @@ pub(crate) enum Effect {
 use Effect::{Hot, Nothing, Takeover};
 
 /// The table. The longest pattern that a path begins with decides; `*` stands for any one key.
-const RULES: [(&str, Effect); 24] = [
+const RULES: [(&str, Effect); 22] = [
     ("agents.defaults", Hot),
     ("agents.list", Hot),
     ("cron", Hot),
     ("env", Hot),
-    ("gateway.auth", Takeover),
-    // The next handshake asks for the new one.
-    ("gateway.auth.password", Hot),
-    ("gateway.auth.token", Hot),
+    // The next handshake and the next request ask for the new one.
+    ("gateway.auth", Hot),
     ("gateway.bind", Takeover),
     ("gateway.controlUi", Hot),
     ("gateway.customBindHost", Takeover),
@@ -93,8 +91,8 @@ mod tests {
     #[test]
     fn the_longest_rule_decides() {
         let effect = |path| rule(&KeyPath::of(path)).map(|(_, effect)| effect);
-        assert_eq!(effect("gateway.auth.mode"), Some(Takeover));
         assert_eq!(effect("gateway.auth.token"), Some(Hot));
+        assert_eq!(effect("gateway.bind"), Some(Takeover));
         assert_eq!(effect("plugins.load.paths"), Some(Takeover));
         assert_eq!(effect("plugins.loader"), Some(Hot));
         assert_eq!(effect("gateway.tailscale"), None);

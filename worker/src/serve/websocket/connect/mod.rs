@@ -24,9 +24,10 @@ pub(super) use rejection::{Rejection, not_connect};
 use self::params::{Auth, ClientParams, DeviceParams, Params};
 use self::rejection::{Unauthorized, unknowable, unpaired, unproven};
 use super::farewell::Close;
+use crate::attendance::Client;
 use crate::identity::{
-    Ask, Claim, Device, Devices, Issued, Locality, Proof, Refused, Scopes, SharedToken, Statement,
-    TokenRefused,
+    Ask, Claim, Device, Devices, Fingerprint, Issued, Locality, Proof, Refused, Scopes,
+    SharedToken, Statement, TokenRefused,
 };
 use crate::methods::devices::announce::{self, Decision};
 use crate::methods::{Code, Refusal};
@@ -48,23 +49,6 @@ pub(super) struct Gate<'a> {
     pub(super) now_ms: u64,
 }
 
-/// Which program has connected.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) id: String,
-    pub(super) display_name: Option<String>,
-    pub(super) version: String,
-    pub(super) platform: String,
-    pub(super) mode: String,
-}
-
-impl Client {
-    /// Which client it is, in one word: as far as a connection that moved still knows.
-    pub(super) fn who(&self) -> String {
-        format!("{}/{}/{}", self.id, self.mode, self.display_name.as_deref().unwrap_or_default())
-    }
-}
-
 /// A client that was let in.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -75,6 +59,8 @@ pub(super) struct Admission {
     /// What it may ask for: what it has asked to, and no more than its device was approved for.
     pub(super) scopes: Scopes,
     pub(super) device: Option<AdmittedDevice>,
+    /// The shared token it has shown, unless its device has shown one of its own.
+    pub(super) shared_token: Option<Fingerprint>,
     pub(super) admitted_at: Instant,
 }
 
@@ -126,7 +112,17 @@ pub(super) async fn admit(params: &str, gate: &Gate<'_>) -> Result<Admission, Re
     };
     let ClientParams { id, display_name, version, platform, mode, .. } = params.client;
     let client = Client { id, display_name, version, platform, mode };
-    Ok(Admission { protocol, client, role, scopes, device, admitted_at: Instant::now() })
+    let by_own_token = device.as_ref().is_some_and(|device| device.own_token == OwnToken::Shown);
+    let shared_token = (!by_own_token).then(|| gate.token.fingerprint());
+    Ok(Admission {
+        protocol,
+        client,
+        role,
+        scopes,
+        device,
+        shared_token,
+        admitted_at: Instant::now(),
+    })
 }
 
 /// What a client may do that shows the shared token and nothing else.

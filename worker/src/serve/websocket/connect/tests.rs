@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::state::StateDir;
+use crate::state::config::{Environment, Settled};
 
 const NOW_MS: u64 = 1_795_224_764_600;
 const NONCE: &str = "nonce-of-this-connection";
@@ -77,7 +78,9 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "secret").unwrap();
         let state = StateDir::open(Some(dir.path().to_owned())).unwrap();
-        let (token, _) = SharedToken::find(&state).unwrap().unwrap();
+        let config = Settled::defaults(&Environment::default());
+        let found = SharedToken::find(&state, &config, dir.path());
+        let (token, _) = found.unwrap().unwrap();
         Self { token, devices: Devices::of_state(dir.path()), dir }
     }
 
