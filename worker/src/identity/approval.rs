@@ -71,6 +71,7 @@ pub(crate) fn approve<'a>(
         device_family: request.device_family,
         client_id: request.client_id,
         client_mode: request.client_mode,
+        remote_ip: request.remote_ip,
         role: request.role,
         scopes: Some(approved.clone()),
         approved_scopes: Some(approved),

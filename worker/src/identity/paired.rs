@@ -41,6 +41,9 @@ pub(crate) struct PairedDevice {
     pub(crate) client_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_mode: Option<String>,
+    /// Where it was when it asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remote_ip: Option<String>,
     /// The role it was approved for last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<String>,

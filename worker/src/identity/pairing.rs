@@ -11,6 +11,8 @@
 //! **Invariants**
 //! - Whoever is known never gets a further scope without somebody who holds that scope approving it.
 
+use std::net::IpAddr;
+
 use super::Locality;
 use super::approval::approve;
 use super::device::{Device, machine_word};
@@ -43,6 +45,8 @@ pub(crate) struct Ask {
     pub(crate) platform: String,
     pub(crate) device_family: Option<String>,
     pub(crate) locality: Locality,
+    /// Where it is, for whoever may approve it.
+    pub(crate) remote_ip: Option<IpAddr>,
     pub(crate) proof: Proof,
 }
 
@@ -144,7 +148,7 @@ impl Ask {
             role: Some(self.role.clone()),
             roles: Some(vec![self.role.clone()]),
             scopes: Some(rights::merged([&*self.scopes])),
-            remote_ip: None,
+            remote_ip: self.remote_ip.map(|address| address.to_string()),
             silent: self.is_silent(reason, known),
             is_repair: known.is_some(),
             ts: now_ms,
@@ -303,6 +307,7 @@ pub(super) mod tests {
             platform: "linux".to_owned(),
             device_family: None,
             locality: Locality::Local,
+            remote_ip: None,
             proof: Proof::SharedToken,
         }
     }

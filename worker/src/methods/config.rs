@@ -1,8 +1,8 @@
-//! `config.get`, `config.patch`, `config.schema` and `config.schema.lookup`: the configuration's file, for clients.
+//! `config.get`, `config.set`, `config.apply`, `config.patch`, `config.schema` and `config.schema.lookup`: the configuration's file, for clients.
 //!
 //! **Invariants**
 //! - No answer shows a secret, and no patch writes the placeholder of one.
-//! - A patch is for the text that the client has read; what it changes holds before it is answered.
+//! - A change is for the text that the client has read; it holds before it is answered.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -15,11 +15,15 @@ use super::reloading::refusal;
 use super::{Call, Knowledge, Refusal};
 use crate::shape::{Field, Shape};
 use crate::state::config::{
-    Base, Environment, KeyPath, TooSoon, Written, lookup, patched, schema, shown,
+    Base, EditRefused, Environment, KeyPath, TooSoon, Written, lookup, patched, replaced, schema,
+    shown,
 };
 
 pub(super) static NO_PARAMS: Shape = Shape::Object(&[]);
 
+pub(super) static SET_PARAMS: Shape =
+    Shape::Object(&[Field::required("raw", Shape::Text), Field::optional("baseHash", Shape::Text)]);
+/// Of `config.apply` and `config.patch`.
 pub(super) static PATCH_PARAMS: Shape = Shape::Object(&[
     Field::required("raw", Shape::Text),
     Field::optional("baseHash", Shape::Text),
@@ -34,7 +38,7 @@ pub(super) static LOOKUP_PARAMS: Shape = Shape::Object(&[Field::required("path",
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Patch {
+struct Change {
     raw: String,
     base_hash: Option<String>,
 }
@@ -54,11 +58,31 @@ pub(super) async fn get(knowledge: Arc<Knowledge>, call: Call) {
     call.reply.outcome(outcome.and_then(|outcome| outcome));
 }
 
+/// How a document is edited: with what a client sends as `raw`.
+type Editing = fn(&Value, &str) -> Result<Value, EditRefused>;
+
+pub(super) async fn set(knowledge: Arc<Knowledge>, call: Call) {
+    change(knowledge, call, "config.set", replaced).await;
+}
+
+/// The same as [`set`]: what it changes holds at once here, and what only a fresh worker brings in is asked for.
+pub(super) async fn apply(knowledge: Arc<Knowledge>, call: Call) {
+    change(knowledge, call, "config.apply", replaced).await;
+}
+
 pub(super) async fn patch(knowledge: Arc<Knowledge>, call: Call) {
+    change(knowledge, call, "config.patch", patched).await;
+}
+
+async fn change(knowledge: Arc<Knowledge>, call: Call, method: &'static str, editing: Editing) {
     let outcome = match call.read() {
-        Ok(patch) => {
+        Ok(change) => {
             let client = call.client.clone();
-            knowledge.apart(move |knowledge| made(knowledge, &client, &patch)).await
+            let made = move |knowledge: &Knowledge| {
+                knowledge.take_write(&client, method)?;
+                made(knowledge, &change, editing)
+            };
+            knowledge.apart(made).await
         }
         Err(refusal) => Err(refusal),
     };
@@ -81,11 +105,10 @@ fn read(path: &Path, environment: &Environment) -> Result<Value, Refusal> {
         .map_err(|failed| Refusal::unavailable(handoff::chain(&failed).to_string()))
 }
 
-fn made(knowledge: &Knowledge, client: &str, patch: &Patch) -> Result<Value, Refusal> {
-    knowledge.take_write(client, "config.patch")?;
-    let base = Base::Named(patch.base_hash.as_deref());
+fn made(knowledge: &Knowledge, change: &Change, editing: Editing) -> Result<Value, Refusal> {
+    let base = Base::Named(change.base_hash.as_deref());
     let edited = knowledge
-        .edit(base, |document| patched(document, &patch.raw))
+        .edit(base, |document| editing(document, &change.raw))
         .map_err(|failed| refusal(&failed))?;
     let path = &knowledge.config_path;
     let shown = read(path, &knowledge.environment())?;

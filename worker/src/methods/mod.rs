@@ -30,7 +30,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use handoff::migrate::Neighbour;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -38,13 +37,13 @@ use tokio::sync::mpsc;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::call::{Call, Reply, outcome_unknown};
-use crate::agents::{IN_CENSUS, Runs};
+use crate::agents::Runs;
 use crate::attendance::Attendance;
 use crate::cron::clock::SystemClock;
 use crate::cron::jobs::Jobs;
 use crate::identity::{Devices, Needs, TokenInForce};
 use crate::log_ring::LogRing;
-use crate::neighbourhood::{Account, Engaged, Neighbourhood};
+use crate::neighbourhood::Neighbourhood;
 pub(crate) use crate::refusal::{Code, Refusal};
 use crate::registry::Registry;
 use crate::shape::Shape;
@@ -154,6 +153,12 @@ pub(crate) const BUNDLED: &[Method] = &[
         work: Work::Later(|knowledge, call| Box::pin(chat::send(knowledge, call))),
     },
     Method {
+        name: "config.apply",
+        needs: Needs::Admin,
+        params: Some(&config::PATCH_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(config::apply(knowledge, call))),
+    },
+    Method {
         name: "config.get",
         needs: Needs::Read,
         params: Some(&config::NO_PARAMS),
@@ -176,6 +181,12 @@ pub(crate) const BUNDLED: &[Method] = &[
         needs: Needs::Admin,
         params: Some(&config::LOOKUP_PARAMS),
         work: Work::Later(|_, call| Box::pin(config::looked_up(call))),
+    },
+    Method {
+        name: "config.set",
+        needs: Needs::Admin,
+        params: Some(&config::SET_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(config::set(knowledge, call))),
     },
     Method {
         name: "device.pair.approve",
@@ -388,23 +399,6 @@ impl Knowledge {
     /// What the worker says of its health, as the snapshot and the `health` event have it too.
     pub(crate) fn health(&self) -> serde_json::Value {
         health::report(self)
-    }
-
-    /// What is under way here.
-    fn engaged(&self) -> Engaged {
-        let (waiting, running) = self.runs.tally();
-        let others = [IN_CENSUS, restart::PREFLIGHT, restart::REQUEST];
-        let replies = self.runs.census().replies_due(&others);
-        let [waiting, running, replies] = [waiting, running, replies].map(|count| count as u64);
-        Engaged { waiting, running, replies }
-    }
-
-    /// The generation beside has said something; answers whether it was to this one as a whole.
-    pub(crate) fn heard(&self, neighbour: Neighbour, text: &str) -> bool {
-        self.neighbourhood.heard(neighbour, text, || Account {
-            engaged: self.engaged(),
-            present: self.attendance.present(),
-        })
     }
 
     /// Where an agent's sessions are listed.

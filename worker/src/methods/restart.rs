@@ -11,12 +11,14 @@
 
 use std::sync::Arc;
 
+use handoff::migrate::Neighbour;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Call, Knowledge, Refusal};
-use crate::neighbourhood::Engaged;
+use crate::agents::IN_CENSUS;
+use crate::neighbourhood::{Account, Engaged};
 use crate::shape::{Field, Shape};
 
 pub(super) static PREFLIGHT_PARAMS: Shape = Shape::Object(&[]);
@@ -88,6 +90,25 @@ async fn wish(
             "cooldownMsApplied": 0,
         },
     }))
+}
+
+impl Knowledge {
+    /// What is under way here.
+    fn engaged(&self) -> Engaged {
+        let (waiting, running) = self.runs.tally();
+        let others = [IN_CENSUS, PREFLIGHT, REQUEST];
+        let replies = self.runs.census().replies_due(&others);
+        let [waiting, running, replies] = [waiting, running, replies].map(|count| count as u64);
+        Engaged { waiting, running, replies }
+    }
+
+    /// The generation beside has said something; answers whether it was to this one as a whole.
+    pub(crate) fn heard(&self, neighbour: Neighbour, text: &str) -> bool {
+        self.neighbourhood.heard(neighbour, text, || Account {
+            engaged: self.engaged(),
+            present: self.attendance.present(),
+        })
+    }
 }
 
 /// What is under way here, and beside as far as that is known.

@@ -129,6 +129,15 @@ impl Gateway {
         *self.dismissal.borrow() || (self.is_draining() && !has_successor())
     }
 
+    /// Ends when clients are told to come back. Cancel safe.
+    fn dismissed(&self) -> impl Future<Output = ()> + use<> {
+        let mut dismissal = self.dismissal.subscribe();
+        async move {
+            // An error means the worker is gone.
+            let _ = dismissal.wait_for(|dismisses| *dismisses).await;
+        }
+    }
+
     fn is_draining(&self) -> bool {
         self.stance.borrow().deadline().is_some()
     }

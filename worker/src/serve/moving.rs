@@ -5,6 +5,7 @@
 //!   connection alone, which then drains where it is.
 //! - Clocks do not cross: what does is how long ago, and in how long.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use handoff::migrate::{Frozen, Kind, MAX_CARRIED, Mailbox, Snapshot};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::census::{Phase, Visitor};
-use crate::identity::Fingerprint;
+use crate::identity::{Fingerprint, PageOrigin};
 
 /// The version of [`HttpState`]. A later one may add fields that have defaults without counting up.
 const HTTP_STATE_VERSION: u32 = 1;
@@ -77,6 +78,11 @@ pub(super) struct ChallengedState {
     /// What its device signs.
     pub(super) nonce: String,
     pub(super) local: bool,
+    /// Those before these words did not ask.
+    #[serde(default)]
+    pub(super) origin: PageOrigin,
+    #[serde(default)]
+    pub(super) remote_ip: Option<IpAddr>,
     /// How long ago it was upgraded, in ms.
     pub(super) age_ms: u64,
     /// How many more bytes it may send before it connects.

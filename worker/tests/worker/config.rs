@@ -77,6 +77,33 @@ async fn a_patch_is_refused_in_the_recorded_words_and_the_fourth_in_a_minute_wai
 }
 
 #[tokio::test]
+async fn a_whole_configuration_takes_the_place_of_the_other_and_keeps_its_secrets() {
+    let text = "{\n  // ours\n  gateway: {auth: {token: 'hunter2'}},\n  agents: {list: [{id: 'main'}, {id: 'b'}]},\n}\n";
+    let (worker, mut socket) = started(text).await;
+    for (method, id) in [("config.set", "c"), ("config.apply", "d")] {
+        let shown = told(&mut socket, "config.get", json!({})).await;
+        let mut whole = shown["parsed"].clone();
+        whole["agents"]["list"] = json!([{"id": "main"}, {"id": id}]);
+        let params = json!({"raw": whole.to_string(), "baseHash": shown["hash"]});
+        let answer = told(&mut socket, method, params).await;
+        assert_eq!((&answer["ok"], &answer["path"]), (&json!(true), &shown["path"]));
+        assert_eq!(answer["config"]["agents"]["list"][1]["id"], id);
+        assert!(!answer.to_string().contains("hunter2"));
+        assert_eq!(agents(&mut socket).await, ["main", id]);
+        let written = std::fs::read_to_string(config_path(&worker)).unwrap();
+        assert!(written.contains("// ours") && written.contains("hunter2"), "{written}");
+    }
+    let raw = json!({"raw": "{}"});
+    let words = refused(&mut socket, "config.set", raw.clone()).await;
+    assert_eq!(words, "config base hash required; re-run config.get and retry");
+    // They and config.patch share what a client may do in a minute.
+    let answer = ask(&mut socket, "config.apply", raw).await;
+    assert_eq!(answer["error"]["details"]["method"], "config.apply", "{answer}");
+    let words = refused(&mut socket, "config.set", json!({"raw": "{}", "note": "n"})).await;
+    assert!(words.ends_with("at root: unexpected property 'note'"), "{words}");
+}
+
+#[tokio::test]
 async fn the_schema_is_told_whole_and_key_by_key() {
     let (_worker, mut socket) = started("{}").await;
     let schema = told(&mut socket, "config.schema", json!({})).await;

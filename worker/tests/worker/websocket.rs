@@ -3,9 +3,10 @@
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::rig::{TOKEN, WebSocket, Worker, backend};
+use crate::rig::{TOKEN, WebSocket, Worker, backend, within};
 
 #[tokio::test]
 async fn both_protocols_are_spoken_and_the_newest_common_one_is_echoed() {
@@ -146,9 +147,9 @@ async fn what_is_advertised_answers_and_what_is_not_is_unknown() {
     let hello = socket.connect().await;
     for method in hello["features"]["methods"].as_array().unwrap() {
         let response = socket.call(method.as_str().unwrap()).await;
-        // Without the parameters it needs, a method says which.
+        // Without the parameters it needs, a method says which; without a front, nobody can be asked.
         let message = response["error"]["message"].as_str().unwrap_or("invalid params: ");
-        assert!(message.contains(" params: "), "{response}");
+        assert!(message.contains(" params: ") || message.contains("has no front"), "{response}");
     }
     assert_eq!(socket.call("health").await["payload"]["defaultAgentId"], "main");
     // `sessions.create` needs no parameters.
@@ -355,4 +356,32 @@ async fn the_token_in_the_wrong_place_opens_nothing() {
     params["auth"] = json!({"password": TOKEN});
     let refusal = worker.websocket().await.connect_as(params).await;
     assert_eq!(refusal["ok"], false);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_is_refused_and_one_of_this_machine_is_not() {
+    let worker = Worker::start().await;
+    for (origin, expected) in [
+        ("http://evil.example:18789", Some("origin not allowed")),
+        ("null", Some("origin missing or invalid")),
+        ("http://localhost:5173", None),
+    ] {
+        let path = worker.dir.path().join("worker.sock");
+        let stream = tokio::net::UnixStream::connect(path).await.unwrap();
+        let mut request = "ws://localhost/".into_client_request().unwrap();
+        request.headers_mut().insert("origin", origin.parse().unwrap());
+        let upgrade = tokio_tungstenite::client_async(request, stream);
+        let mut socket = WebSocket { inner: within("the upgrade", upgrade).await.unwrap().0 };
+        let answer = socket.connect_as(backend()).await;
+        match expected {
+            Some(reason) => {
+                let details = json!({"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED", "reason": reason});
+                assert_eq!(answer["error"]["details"], details);
+                let (code, words) = socket.closed().await;
+                assert_eq!(code, 1008);
+                assert!(words.starts_with("origin not allowed"), "{words}");
+            }
+            None => assert_eq!(answer["ok"], true, "{answer}"),
+        }
+    }
 }

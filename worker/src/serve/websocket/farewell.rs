@@ -25,6 +25,8 @@ pub(super) struct Close {
 impl Close {
     /// The client is to come back; somebody else will be there.
     pub(super) const RESTART: Self = Self::fixed(1012, "service restart");
+    /// This worker cannot serve yet, or not any more; the client may ask again soon.
+    pub(super) const STARTING: Self = Self::fixed(1013, "gateway starting");
     /// The client did not connect in time.
     pub(super) const HANDSHAKE_TIMEOUT: Self = Self::fixed(1008, "handshake timeout");
     /// The client does not read.

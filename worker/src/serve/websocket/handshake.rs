@@ -3,6 +3,7 @@
 //! `permessage-deflate` is offered by real clients and declined by saying nothing about it: its
 //! window is state that no library gives back, and a connection must be able to move.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use handoff::Peer;
@@ -14,7 +15,7 @@ use hyper::{Method, Request, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::antechamber::Place;
-use crate::identity::Locality;
+use crate::identity::{Locality, PageOrigin, reported_address};
 use crate::serve::Gateway;
 use crate::serve::answer::{self, Response};
 use crate::serve::http::not_found;
@@ -27,6 +28,9 @@ const VERSION: HeaderValue = HeaderValue::from_static("13");
 pub(crate) struct Upgrade {
     pub(super) place: Place,
     pub(super) locality: Locality,
+    pub(super) origin: PageOrigin,
+    /// Where the client is, when that is told.
+    pub(super) remote_ip: Option<IpAddr>,
     pub(super) opened_at: Instant,
 }
 
@@ -68,8 +72,18 @@ pub(crate) fn upgrade<B>(
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept.expect("base64 is a header value"));
-    let locality = Locality::of(peer, request.headers());
-    Ok((response, Upgrade { place, locality, opened_at: Instant::now() }))
+    let headers = request.headers();
+    let locality = Locality::of(peer, headers);
+    let config = gateway.knowledge.config.load();
+    let listed = &config.settled.config().gateway.control_ui.allowed_origins;
+    let upgrade = Upgrade {
+        place,
+        locality,
+        origin: PageOrigin::of(headers, locality, listed),
+        remote_ip: reported_address(peer, headers),
+        opened_at: Instant::now(),
+    };
+    Ok((response, upgrade))
 }
 
 /// Whether a comma-separated header lists a word.

@@ -3,9 +3,10 @@
 //! ```text
 //! 101, or from another generation at either stage:
 //!     ─► challenge ─► connect ─► hello-ok, health ─► requests and events ─► close
-//!            │            └ wrong: res with the reason, close 1008 or 1002
-//!            ├ 15 s: close 1008 "handshake timeout"
-//!            └ a drain, here or later: event shutdown, close 1012 "service restart"
+//!       │    │            └ wrong: res with the reason, close 1008 or 1002
+//!       │    ├ 15 s: close 1008 "handshake timeout"
+//!       │    └ a drain, here or later: event shutdown, close 1012 "service restart"
+//!       └ not ready: see [`threshold`]
 //! ```
 //!
 //! **Invariants**
@@ -23,6 +24,7 @@ mod hello;
 mod session;
 mod socket;
 mod standing;
+mod threshold;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -82,14 +84,19 @@ pub(super) fn serve(upgraded: Upgraded) -> impl Future<Output = ()> {
     let Upgraded { gateway, seat, stream, peer, unread, upgrade, berth } = upgraded;
     seat.visitor.enter(Phase::Talking);
     let mut socket = Socket::new(stream, unread, gateway.limits.max_buffered_bytes);
-    let nonce = uuid::Uuid::new_v4().to_string();
-    let challenge = json!({"nonce": nonce, "ts": now_ms()});
-    let challenged = say(&mut socket, frames::event("connect.challenge", &challenge, None, None));
-    let stage = match challenged {
-        Ok(()) => Stage::Challenged(Box::new(Guest { nonce, upgrade })),
-        Err(ending) => Stage::Over(ending),
+    let stage = if threshold::is_open(&gateway) {
+        challenged(&mut socket, upgrade).map_or_else(Stage::Over, Stage::Challenged)
+    } else {
+        Stage::Early(Box::new(upgrade))
     };
     live(Line { gateway, seat, peer, socket: Box::new(socket), berth }, stage)
+}
+
+fn challenged(socket: &mut Socket, upgrade: Upgrade) -> Result<Box<Guest>, Ending> {
+    let nonce = uuid::Uuid::new_v4().to_string();
+    let challenge = json!({"nonce": nonce, "ts": now_ms()});
+    say(socket, frames::event("connect.challenge", &challenge, None, None))?;
+    Ok(Box::new(Guest { nonce, upgrade }))
 }
 
 /// Serves a WebSocket from where another generation, or this one, froze it.
@@ -104,11 +111,11 @@ pub(crate) fn resume(
     let peer = snapshot.peer;
     let (allowance, stage) = match moving::read_state(&snapshot) {
         Ok(WebSocketState::Challenged(state)) => {
-            let ChallengedState { nonce, local, age_ms, allowance } = state;
+            let ChallengedState { nonce, local, origin, remote_ip, age_ms, allowance } = state;
             let locality = if local { Locality::Local } else { Locality::Remote };
             let opened_at = moving::ago(age_ms);
             let place = gateway.antechamber.readmit(peer);
-            let upgrade = Upgrade { place, locality, opened_at };
+            let upgrade = Upgrade { place, locality, origin, remote_ip, opened_at };
             (Some(allowance), Stage::Challenged(Box::new(Guest { nonce, upgrade })))
         }
         Ok(WebSocketState::Connected(state)) => {
@@ -116,8 +123,8 @@ pub(crate) fn resume(
             (None, Stage::Connected(Box::new(Standing::resumed(*state, arrival)), mailbox))
         }
         Err(_) => {
-            debug!("a WebSocket came with a state that cannot be read, and is closed");
-            (None, Stage::Over(Ending::Gone))
+            debug!("a WebSocket came with a state that cannot be read, and is to come back");
+            (None, Stage::Over(Ending::Close(Close::RESTART)))
         }
     };
     let carried = Carried { read: snapshot.read, unsent: snapshot.unsent };
@@ -127,6 +134,8 @@ pub(crate) fn resume(
 
 /// How far a WebSocket has come.
 enum Stage {
+    /// It has met a worker that is not ready.
+    Early(Box<Upgrade>),
     /// It was challenged.
     Challenged(Box<Guest>),
     /// It has connected, and gets letters.
@@ -166,6 +175,15 @@ fn live(mut line: Line, stage: Stage) -> impl Future<Output = ()> {
                 Stage::Challenged(guest) => {
                     Box::pin(welcome(gateway, socket, guest, turn.as_mut(), berth)).await
                 }
+                Stage::Early(upgrade) => {
+                    Box::pin(threshold::opened(gateway, berth)).await;
+                    match challenged(socket, *upgrade) {
+                        Ok(guest) => {
+                            Box::pin(welcome(gateway, socket, guest, turn.as_mut(), berth)).await
+                        }
+                        Err(ending) => Err(ending),
+                    }
+                }
                 Stage::Connected(standing, mailbox) => Ok((standing, mailbox)),
                 Stage::Over(ending) => Err(ending),
             };
@@ -185,8 +203,8 @@ fn live(mut line: Line, stage: Stage) -> impl Future<Output = ()> {
 
 /// Ends when it is this connection's turn to be told of a drain. Cancel safe.
 async fn turn(gateway: &Gateway, number: u64) {
-    // Counted when clients are dismissed, not now; an error means the worker is gone.
-    let _ = gateway.dismissal.subscribe().wait_for(|dismisses| *dismisses).await;
+    // Counted when clients are dismissed, not now.
+    gateway.dismissed().await;
     let stance = gateway.stance.clone();
     Box::pin(farewell::turn(stance, number, gateway.census.population())).await;
 }
@@ -268,6 +286,8 @@ async fn greet(
                 let state = WebSocketState::Challenged(ChallengedState {
                     nonce: nonce.clone(),
                     local: upgrade.locality == Locality::Local,
+                    origin: upgrade.origin,
+                    remote_ip: upgrade.remote_ip,
                     age_ms: millis(upgrade.opened_at.elapsed()),
                     allowance: socket.allowance(),
                 });
@@ -284,7 +304,11 @@ async fn greet(
             NotARequest::Misshapen { .. } => Close::NOT_A_REQUEST,
         })
     })?;
-    match judge(gateway, &request, upgrade.locality, nonce).await {
+    if request.method == "connect" && !threshold::is_open(gateway) {
+        say(socket, threshold::too_early(&request.id))?;
+        return Err(Ending::Close(Close::STARTING));
+    }
+    match judge(gateway, &request, upgrade, nonce).await {
         Ok(admission) => Ok((admission, request.id.into_owned())),
         Err(Rejection { refusal, close }) => {
             say(socket, frames::refusal(&request.id, &refusal))?;
@@ -296,7 +320,7 @@ async fn greet(
 async fn judge(
     gateway: &Gateway,
     request: &Request<'_>,
-    locality: Locality,
+    &Upgrade { locality, origin, remote_ip, .. }: &Upgrade,
     nonce: &str,
 ) -> Result<Admission, Rejection> {
     if request.method != "connect" {
@@ -307,7 +331,8 @@ async fn judge(
     let token = &*knowledge.token.current();
     let post = gateway.post();
     let devices = &knowledge.devices;
-    let gate = Gate { token, devices, post, locality, nonce, now_ms: now_ms() };
+    let now_ms = now_ms();
+    let gate = Gate { token, devices, post, locality, origin, remote_ip, nonce, now_ms };
     connect::admit(params, &gate).await
 }
 

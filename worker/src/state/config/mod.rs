@@ -11,11 +11,7 @@
 //! - A file is understood whole or not at all; the findings name all that is wrong with it.
 //! - References to variables stay references in the file.
 
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "providers, heartbeats and config.set read the rest of it"
-)]
+#![expect(dead_code, unused_imports, reason = "providers and heartbeats read the rest of it")]
 
 mod budget;
 mod current;

@@ -2,8 +2,8 @@
 //! for anything.
 //!
 //! ```text
-//! shape → protocol → role ─┬─ no device ─► shared token ────────────────────────────────┬─► scopes
-//!                          └─ a device ──► signature → shared or own token → pairing ──┘
+//! shape → protocol → role → origin ─┬─ no device ─► shared token ────────────────────────────────┬─► scopes
+//!                                   └─ a device ──► signature → shared or own token → pairing ──┘
 //! ```
 //!
 //! **Invariants**
@@ -14,6 +14,7 @@
 mod params;
 mod rejection;
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use handoff::migrate::Post;
@@ -22,11 +23,11 @@ use serde_json::json;
 pub(super) use rejection::{Rejection, not_connect};
 
 use self::params::{Auth, ClientParams, DeviceParams, Params};
-use self::rejection::{Unauthorized, unknowable, unpaired, unproven};
+use self::rejection::{Unauthorized, misplaced, unknowable, unpaired, unproven};
 use super::farewell::Close;
 use crate::attendance::Client;
 use crate::identity::{
-    Ask, Claim, Device, Devices, Fingerprint, Issued, Locality, Proof, Refused, Scopes,
+    Ask, Claim, Device, Devices, Fingerprint, Issued, Locality, PageOrigin, Proof, Refused, Scopes,
     SharedToken, Statement, TokenRefused,
 };
 use crate::methods::devices::announce::{self, Decision};
@@ -43,6 +44,10 @@ pub(super) struct Gate<'a> {
     /// Where whoever may approve devices is told of them.
     pub(super) post: &'a Post,
     pub(super) locality: Locality,
+    /// Which page it says to be, if it is a browser's.
+    pub(super) origin: PageOrigin,
+    /// Where it is, when that is told.
+    pub(super) remote_ip: Option<IpAddr>,
     /// What it was challenged with.
     pub(super) nonce: &'a str,
     /// The wall clock.
@@ -98,6 +103,8 @@ pub(super) async fn admit(params: &str, gate: &Gate<'_>) -> Result<Admission, Re
     if !["operator", "node"].contains(&role.as_str()) {
         return Err(Rejection::policy(Refusal::invalid("invalid role")));
     }
+    let visitor = Visitor::of(&params.client);
+    may_be_there(visitor, gate.origin)?;
     let shared = match Auth::of(params.auth.token.as_ref()) {
         Some(presented) if gate.token.is(presented.as_bytes()) => Ok(()),
         Some(_) => Err(Unauthorized::TokenMismatch),
@@ -125,6 +132,50 @@ pub(super) async fn admit(params: &str, gate: &Gate<'_>) -> Result<Admission, Re
     })
 }
 
+/// What a client is as far as browsers go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visitor {
+    /// A page, and it has to say which.
+    Page,
+    /// A user interface that may be one.
+    Interface,
+    /// Any other program.
+    Program,
+}
+
+impl Visitor {
+    fn of(client: &ClientParams) -> Self {
+        match (client.id.as_str(), client.mode.as_str()) {
+            ("openclaw-control-ui" | "webchat-ui", _) | (_, "webchat") => Self::Page,
+            ("openclaw-tui", _) => Self::Interface,
+            _ => Self::Program,
+        }
+    }
+}
+
+impl Gate<'_> {
+    /// Where a client counts as being: a browser on this machine runs pages of others too, so that a program
+    /// which is said to be in one is trusted no more than one elsewhere.
+    fn locality_of(&self, visitor: Visitor) -> Locality {
+        match (visitor, self.origin) {
+            (_, PageOrigin::Absent) | (Visitor::Page | Visitor::Interface, _) => self.locality,
+            (Visitor::Program, _) => Locality::Remote,
+        }
+    }
+}
+
+/// Whether a browser's page may connect, or somebody who should be one and says no origin.
+fn may_be_there(visitor: Visitor, origin: PageOrigin) -> Result<(), Rejection> {
+    match (visitor, origin) {
+        (_, PageOrigin::Allowed) => Ok(()),
+        (Visitor::Interface | Visitor::Program, PageOrigin::Absent) => Ok(()),
+        (Visitor::Page, PageOrigin::Absent) | (_, PageOrigin::Invalid) => {
+            Err(misplaced("origin missing or invalid"))
+        }
+        (_, PageOrigin::Foreign) => Err(misplaced("origin not allowed")),
+    }
+}
+
 /// What a client may do that shows the shared token and nothing else.
 fn without_device(
     params: &Params,
@@ -135,7 +186,8 @@ fn without_device(
     let client = &params.client;
     let backend = client.id == "gateway-client" && client.mode == "backend";
     let operator = role == "operator";
-    if backend && operator && shared.is_ok() && gate.locality == Locality::Local {
+    let locality = gate.locality_of(Visitor::of(client));
+    if backend && operator && shared.is_ok() && locality == Locality::Local {
         return Ok(Scopes::new(params.scopes.clone()));
     }
     if ["openclaw-control-ui", "openclaw-tui"].contains(&client.id.as_str()) {
@@ -205,7 +257,8 @@ async fn with_device(
         display_name: client.display_name.clone(),
         platform: client.platform.clone(),
         device_family: client.device_family.clone(),
-        locality: gate.locality,
+        locality: gate.locality_of(Visitor::of(client)),
+        remote_ip: gate.remote_ip,
         proof,
     };
     match gate.devices.admit(ask, gate.now_ms).await {

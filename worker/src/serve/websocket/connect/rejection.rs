@@ -98,6 +98,15 @@ impl Unauthorized {
     }
 }
 
+/// A browser's page that may not connect.
+pub(super) fn misplaced(reason: &'static str) -> Rejection {
+    let refusal = Refusal::invalid(
+        "origin not allowed (open the Control UI from the gateway host or allow it in gateway.controlUi.allowedOrigins)",
+    );
+    let details = json!({"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED", "reason": reason});
+    Rejection::policy(refusal.with_details(details))
+}
+
 pub(super) fn unproven(refused: DeviceRefused) -> Rejection {
     let (code, reason) = refused.details();
     let refusal = Refusal::invalid(refused.to_string());

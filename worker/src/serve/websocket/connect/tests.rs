@@ -10,6 +10,7 @@ use crate::state::StateDir;
 use crate::state::config::{Environment, Settled};
 
 const NOW_MS: u64 = 1_795_224_764_600;
+const REMOTE_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const NONCE: &str = "nonce-of-this-connection";
 
 /// What the recorded backend says, with the test's token.
@@ -71,6 +72,7 @@ struct House {
     dir: tempfile::TempDir,
     token: SharedToken,
     devices: Devices,
+    origin: PageOrigin,
 }
 
 impl House {
@@ -81,7 +83,7 @@ impl House {
         let config = Settled::defaults(&Environment::default());
         let found = SharedToken::find(&state, &config, dir.path());
         let (token, _) = found.unwrap().unwrap();
-        Self { token, devices: Devices::of_state(dir.path()), dir }
+        Self { token, devices: Devices::of_state(dir.path()), origin: PageOrigin::Absent, dir }
     }
 
     async fn judges_from(
@@ -91,7 +93,9 @@ impl House {
     ) -> Result<Admission, Rejection> {
         let (token, devices) = (&self.token, &self.devices);
         let post = &Post::default();
-        let gate = Gate { token, devices, post, locality, nonce: NONCE, now_ms: NOW_MS };
+        let (origin, remote_ip) = (self.origin, Some(REMOTE_IP));
+        let (nonce, now_ms) = (NONCE, NOW_MS);
+        let gate = Gate { token, devices, post, locality, origin, remote_ip, nonce, now_ms };
         admit(&params.to_string(), &gate).await
     }
 
@@ -150,7 +154,7 @@ async fn each_wrong_connect_is_rejected_in_the_recorded_words() {
         (|p| p["auth"] = json!({}), "device identity required", 1008),
         (|p| p["role"] = json!("node"), "device identity required", 1008),
         (
-            |p| p["client"]["id"] = json!("openclaw-control-ui"),
+            |p| p["client"]["id"] = json!("openclaw-tui"),
             "control ui requires device identity (use HTTPS or localhost secure context)",
             1008,
         ),
@@ -161,6 +165,55 @@ async fn each_wrong_connect_is_rejected_in_the_recorded_words() {
         let expected = (words.to_owned(), code, words.to_owned());
         assert_eq!(house.rejects(&params).await, expected);
     }
+}
+
+#[tokio::test]
+async fn a_page_connects_from_where_it_may_and_says_where_that_is() {
+    use PageOrigin::{Absent, Allowed, Foreign, Invalid};
+    let mut house = House::new();
+    let page = |id: &str, mode: &str| {
+        let mut params = cli(&["operator.read"]);
+        (params["client"]["id"], params["client"]["mode"]) = (json!(id), json!(mode));
+        signed(params)
+    };
+    let (ui, chat) = (page("openclaw-control-ui", "ui"), page("openclaw-ios", "webchat"));
+    let program = signed(cli(&["operator.read"]));
+    for (params, origin, reason) in [
+        (&ui, Absent, Some("origin missing or invalid")),
+        (&ui, Invalid, Some("origin missing or invalid")),
+        (&ui, Foreign, Some("origin not allowed")),
+        (&ui, Allowed, None),
+        (&chat, Absent, Some("origin missing or invalid")),
+        (&program, Foreign, Some("origin not allowed")),
+        (&program, Invalid, Some("origin missing or invalid")),
+        (&program, Absent, None),
+    ] {
+        house.origin = origin;
+        let refused = house.judges(params).await.err();
+        let details = refused.as_ref().map(|rejection| rejection.refusal.details.clone());
+        let expected = reason
+            .map(|reason| Some(json!({"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED", "reason": reason})));
+        assert_eq!(details, expected, "{origin:?} {params}");
+        if let Some(Rejection { close, .. }) = refused {
+            assert_eq!(close.code(), 1008);
+            assert!(close.reason().starts_with("origin not allowed (open the Control UI"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_in_a_page_is_trusted_as_one_elsewhere_and_its_request_says_where() {
+    let mut house = House::new();
+    house.origin = PageOrigin::Allowed;
+    // A backend on this machine would need no device.
+    let admission = house.judges(&backend()).await.unwrap();
+    assert!(admission.scopes.names().is_empty());
+    let refused = house.judges(&signed(cli(&["operator.read"]))).await.unwrap_err();
+    assert_eq!(refused.refusal.code, Code::NotPaired);
+    let pending = std::fs::read(house.dir.path().join("devices/pending.json")).unwrap();
+    let pending: Value = serde_json::from_slice(&pending).unwrap();
+    let request = pending.as_object().unwrap().values().next().unwrap();
+    assert_eq!(request["remoteIp"], "192.0.2.7");
 }
 
 #[tokio::test]
