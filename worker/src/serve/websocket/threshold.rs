@@ -61,6 +61,7 @@ pub(super) fn too_early(id: &str) -> String {
 mod tests {
     use std::os::fd::OwnedFd;
     use std::sync::{Arc, Mutex};
+    use std::time::Instant;
 
     use arc_swap::ArcSwap;
     use clap::Parser as _;
@@ -145,7 +146,7 @@ mod tests {
                 locality: Locality::Local,
                 origin: PageOrigin::Absent,
                 remote_ip: None,
-                opened_at: std::time::Instant::now(),
+                opened_at: Instant::now(),
             };
             tokio::spawn(serve(Upgraded {
                 gateway: Arc::clone(&self.gateway),
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn who_is_too_early_is_answered_in_the_words_on_which_real_clients_ask_again() {
-        let answer: serde_json::Value = serde_json::from_str(&too_early("c")).unwrap();
+        let answer: Value = serde_json::from_str(&too_early("c")).unwrap();
         let expected = json!({"type": "res", "id": "c", "ok": false, "error": {
             "code": "UNAVAILABLE", "message": "gateway starting; retry shortly",
             "details": {"reason": "startup-sidecars"}, "retryable": true, "retryAfterMs": 500,
