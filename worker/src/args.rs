@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use handoff::Address;
 use tracing::level_filters::LevelFilter;
 
+use crate::call::Asked;
 use crate::check::Check;
 
 /// Serves an OpenClaw-compatible gateway: under a Holdfast front on the front's sockets, or by itself.
@@ -69,8 +70,10 @@ pub(crate) struct Args {
 }
 
 /// What to do instead of serving.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Call a method of a gateway and print its answer, also while that gateway restarts.
+    Call(Asked),
     /// Say what is wrong with a configuration, where, and what to do. Exits 0 when it can be used, else 78.
     Check(Check),
 }

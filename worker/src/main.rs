@@ -8,6 +8,7 @@ mod agents;
 mod args;
 mod arrivals;
 mod attendance;
+mod call;
 mod census;
 mod check;
 mod configuration;
@@ -42,7 +43,7 @@ const CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     handoff::signals::unblock_all();
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(refused) => {
             // Nobody is left to tell when neither stream can be written.
@@ -50,20 +51,29 @@ fn main() -> ExitCode {
             return ExitCode::from(if refused.use_stderr() { USAGE } else { 0 });
         }
     };
-    if let Some(Command::Check(asked)) = args.command {
-        let mut out = std::io::stdout().lock();
-        return match check::check(asked, args.config, &Environment::inherited(), &mut out) {
-            Ok(Verdict::Usable) => ExitCode::SUCCESS,
-            Ok(Verdict::Unusable) => ExitCode::from(CONFIG),
-            // Nobody is left to tell.
-            Err(_) => ExitCode::FAILURE,
-        };
-    }
-    match lifecycle::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
-            tracing::error!(reason = %handoff::chain(&failed), "this worker cannot serve");
-            ExitCode::from(failed.exit_code())
+    match args.command.take() {
+        Some(Command::Check(asked)) => {
+            let mut out = std::io::stdout().lock();
+            match check::check(asked, args.config, &Environment::inherited(), &mut out) {
+                Ok(Verdict::Usable) => ExitCode::SUCCESS,
+                Ok(Verdict::Unusable) => ExitCode::from(CONFIG),
+                // Nobody is left to tell.
+                Err(_) => ExitCode::FAILURE,
+            }
         }
+        Some(Command::Call(asked)) => match call::call(asked, args.config, args.state_dir) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failed) => {
+                call::say(&failed);
+                ExitCode::from(failed.exit_code())
+            }
+        },
+        None => match lifecycle::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failed) => {
+                tracing::error!(reason = %handoff::chain(&failed), "this worker cannot serve");
+                ExitCode::from(failed.exit_code())
+            }
+        },
     }
 }

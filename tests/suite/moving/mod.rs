@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what the tests share is as much a test as they are")]
 
 mod agents;
+mod call_command;
 mod calls;
 mod clocks;
 mod counting;

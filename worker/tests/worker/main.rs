@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it has found")]
 
 mod agents;
+mod call;
 mod chat;
 mod check;
 mod completions;
