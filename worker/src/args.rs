@@ -73,6 +73,17 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Call a method of a gateway and print its answer, also while that gateway restarts.
+    ///
+    /// The token is that of `--token-file`, else HOLDFAST_TOKEN, else OPENCLAW_GATEWAY_TOKEN, else the file `token` in the
+    /// state directory, else `gateway.auth.token` of the configuration.
+    ///
+    /// While a gateway restarts, the call is repeated after 150, 350, 750 and 1500 ms, within --timeout: always when the
+    /// request was not sent yet; when it was, only if the method changes nothing or the parameters have an
+    /// `idempotencyKey`.
+    ///
+    /// Exit codes: 0 with the answer on stdout; 1 when the gateway refused; 64 for a command line or parameters that are
+    /// wrong; 69 when the gateway could not be reached or did not answer, and "outcome unknown" on stderr if it may have
+    /// done what it was asked; 78 when the token or the configuration cannot be read.
     Call(Asked),
     /// Say what is wrong with a configuration, where, and what to do. Exits 0 when it can be used, else 78.
     Check(Check),

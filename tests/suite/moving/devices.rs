@@ -13,20 +13,20 @@ use super::{all_with, websocket};
 use crate::{generation, quick};
 
 /// A machine with a key.
-struct Device {
+pub(super) struct Device {
     key: SigningKey,
-    id: String,
+    pub(super) id: String,
 }
 
 impl Device {
-    fn new(seed: u8) -> Self {
+    pub(super) fn new(seed: u8) -> Self {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let id = HEXLOWER.encode(&Sha256::digest(key.verifying_key().as_bytes()));
         Self { key, id }
     }
 
     /// A connection of this device, which is paired at once, and the token that it is told.
-    async fn connected(&self, front: &Front, token: &str) -> (BareWebSocket, String) {
+    pub(super) async fn connected(&self, front: &Front, token: &str) -> (BareWebSocket, String) {
         let mut socket = BareWebSocket::open(&front.address()).await;
         socket.send(UPGRADE).await;
         socket.upgraded().await;
@@ -41,6 +41,11 @@ impl Device {
         (socket, own)
     }
 
+    /// Its public key, as tables of devices have it.
+    pub(super) fn public_key(&self) -> String {
+        BASE64URL_NOPAD.encode(self.key.verifying_key().as_bytes())
+    }
+
     /// What OpenClaw's command line says of itself, signed for this nonce.
     fn says(&self, nonce: &str, token: &str) -> Value {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -52,7 +57,7 @@ impl Device {
             "client": {"id": "cli", "version": "2026.5.12", "platform": "linux", "mode": "cli"},
             "caps": [], "role": "operator", "scopes": [scope], "auth": {"token": token},
             "device": {
-                "id": id, "publicKey": BASE64URL_NOPAD.encode(self.key.verifying_key().as_bytes()),
+                "id": id, "publicKey": self.public_key(),
                 "signature": BASE64URL_NOPAD.encode(&self.key.sign(said.as_bytes()).to_bytes()),
                 "signedAt": signed_at, "nonce": nonce,
             },

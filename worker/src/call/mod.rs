@@ -47,17 +47,6 @@ const CONFIG: u8 = 78;
 const OPENING: Duration = Duration::from_secs(5);
 
 /// What is asked.
-///
-/// The token is that of `--token-file`, else HOLDFAST_TOKEN, else OPENCLAW_GATEWAY_TOKEN, else the file `token` in the
-/// state directory, else `gateway.auth.token` of the configuration.
-///
-/// While a gateway restarts, the call is repeated after 150, 350, 750 and 1500 ms, within --timeout: always when the
-/// request was not sent yet; when it was, only if the method changes nothing or the parameters have an
-/// `idempotencyKey`.
-///
-/// Exit codes: 0 with the answer on stdout; 1 when the gateway refused; 64 for a command line or parameters that are
-/// wrong; 69 when the gateway could not be reached or did not answer, and "outcome unknown" on stderr if it may have
-/// done what it was asked; 78 when the token or the configuration cannot be read.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Asked {
     /// The method, as `health` or `cron.list`.
