@@ -13,6 +13,7 @@
 //! | `idle-websockets` | `idle_websockets.rs` | the worker's memory with 10,000 of them |
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //! | `latency` | `latency.rs` | HTTP latency around a takeover, and around a reload of its peers |
+//! | `gateway` | `gateway.rs` | a handshake, calls per second, an agent that is made to last |
 //!
 //! **Invariants**
 //! - No number fails the run for being slow: goal and result stand side by side. Only a lost request
@@ -27,6 +28,7 @@ mod echo_loop;
 mod echo_server;
 mod figures;
 mod fleet;
+mod gateway;
 mod idle_websockets;
 mod latency;
 mod ledger;
@@ -36,6 +38,7 @@ mod pairs;
 mod pauses;
 mod peers;
 mod report;
+mod rpc_loop;
 mod scale;
 mod size;
 mod story;
@@ -63,10 +66,11 @@ enum Measurement {
     IdleWebSockets,
     Wrappers,
     Latency,
+    Gateway,
 }
 
 impl Measurement {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Takeovers,
         Self::Size,
         Self::Throughput,
@@ -75,6 +79,7 @@ impl Measurement {
         Self::IdleWebSockets,
         Self::Wrappers,
         Self::Latency,
+        Self::Gateway,
     ];
 
     const fn name(self) -> &'static str {
@@ -87,6 +92,7 @@ impl Measurement {
             Self::IdleWebSockets => "idle-websockets",
             Self::Wrappers => "wrappers",
             Self::Latency => "latency",
+            Self::Gateway => "gateway",
         }
     }
 
@@ -100,6 +106,7 @@ impl Measurement {
             Self::IdleWebSockets => idle_websockets::measure(report, scale).await,
             Self::Wrappers => wrappers::measure(report).await,
             Self::Latency => latency::measure(report, scale).await,
+            Self::Gateway => gateway::measure(report).await,
         }
     }
 }
