@@ -74,8 +74,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Call a method of a gateway and print its answer, also while that gateway restarts.
     ///
-    /// The token is that of `--token-file`, else HOLDFAST_TOKEN, else OPENCLAW_GATEWAY_TOKEN, else the file `token` in the
-    /// state directory, else `gateway.auth.token` of the configuration.
+    /// The token is that of `--token-file`, else HOLDFAST_TOKEN, else OPENCLAW_GATEWAY_TOKEN, else `gateway.auth.token`
+    /// of the configuration, else the file `token` in the state directory: those of the gateway.
     ///
     /// While a gateway restarts, the call is repeated after 150, 350, 750 and 1500 ms, within --timeout: always when the
     /// request was not sent yet; when it was, only if the method changes nothing or the parameters have an

@@ -1,7 +1,7 @@
 //! The token that a call shows.
 //!
 //! ```text
-//! --token-file → HOLDFAST_TOKEN → OPENCLAW_GATEWAY_TOKEN → <state dir>/token → gateway.auth.token of the configuration
+//! --token-file → HOLDFAST_TOKEN → OPENCLAW_GATEWAY_TOKEN → gateway.auth.token of the configuration → <state dir>/token
 //! ```
 //!
 //! **Invariants**
@@ -80,20 +80,25 @@ impl Token {
         if let Some(token) = environment.token() {
             return Ok(Some(Self(token.trim().to_owned())));
         }
-        if let Some(dir) = state_dir {
-            match Self::read(&dir.join(FILE)) {
-                Ok(token) => return Ok(Some(token)),
-                // Nobody has made one.
-                Err(TokenUnreadable::Read { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound => {}
-                Err(unreadable) => return Err(unreadable),
+        // A configuration that cannot be used has no token; where it is needed for more, that is said.
+        if let Ok(settled) = settled(config, environment) {
+            let token = settled.config().gateway.auth.token.as_ref();
+            let revealed = token.and_then(|token| settled.reveal(token)).map(str::trim);
+            if let Some(token) = revealed.filter(|token| !token.is_empty()) {
+                return Ok(Some(Self(token.to_owned())));
             }
         }
-        // A configuration that cannot be used has no token; where it is needed for more, that is said.
-        let Ok(settled) = settled(config, environment) else { return Ok(None) };
-        let token = settled.config().gateway.auth.token.as_ref();
-        let revealed = token.and_then(|token| settled.reveal(token)).map(str::trim);
-        Ok(revealed.filter(|token| !token.is_empty()).map(|token| Self(token.to_owned())))
+        let Some(dir) = state_dir else { return Ok(None) };
+        match Self::read(&dir.join(FILE)) {
+            Ok(token) => Ok(Some(token)),
+            // Nobody has made one.
+            Err(TokenUnreadable::Read { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(unreadable) => Err(unreadable),
+        }
     }
 
     fn read(path: &Path) -> Result<Self, TokenUnreadable> {
