@@ -1,5 +1,5 @@
 //! WebSocket clients with numbered calls in flight, pings of their own, and an eye on `seq`. Some of them
-//! ask an agent that takes its time, of which all the others hear.
+//! ask for what takes its time: an agent, of which all the others hear, or the end of a run that never begins.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,15 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::clients::{Account, Desk};
+use super::clients::{Account, Desk, LongCall};
 use super::{BareWebSocket, Frame, Part, call, frame};
 
 /// Between two calls at most this long, in ms.
 const PAUSE_MS: u64 = 300;
 /// How many calls may wait for their answers.
 const MOST_IN_FLIGHT: usize = 4;
-/// One of so many clients asks an agent.
-const ASKERS: u64 = 20;
 /// How long an agent takes for a word, in ms.
 const WORD_MS: u64 = 250;
 
@@ -31,11 +29,27 @@ struct Conversation {
     /// The last of its pings that was answered. A server may leave out all but the newest (RFC 6455,
     /// 5.5.3).
     pongs: u64,
-    /// The run that is under way for this client, and whether it was accepted.
-    run: Option<(String, bool)>,
-    runs: u64,
+    /// The call without an answer that takes long.
+    long_call: Option<Long>,
+    long_calls: u64,
     /// The last event of each run it has heard of.
     heard_of: BTreeMap<String, u64>,
+}
+
+/// A call that takes long, by its id.
+enum Long {
+    Run(String),
+    /// It was accepted.
+    Accepted(String),
+    Wait(String),
+}
+
+impl Long {
+    const fn id(&self) -> &String {
+        match self {
+            Self::Run(id) | Self::Accepted(id) | Self::Wait(id) => id,
+        }
+    }
 }
 
 /// Calls until it is told to stop, and once more. The event of the welcome was read.
@@ -47,8 +61,8 @@ pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Accoun
         seq: 1,
         pings: 0,
         pongs: 0,
-        run: None,
-        runs: 0,
+        long_call: None,
+        long_calls: 0,
         heard_of: BTreeMap::new(),
     };
     let mut call_at = Instant::now();
@@ -59,7 +73,8 @@ pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Accoun
             talk.say_one(&mut socket).await;
             last_call = Some(talk.calls);
         }
-        if stopping && talk.waiting.is_empty() && talk.pings == talk.pongs && talk.run.is_none() {
+        let is_answered = talk.waiting.is_empty() && talk.long_call.is_none();
+        if stopping && is_answered && talk.pings == talk.pongs {
             return talk.account;
         }
         let may_call = !stopping && talk.waiting.len() < MOST_IN_FLIGHT;
@@ -70,15 +85,14 @@ pub(super) async fn call_on(mut socket: BareWebSocket, mut desk: Desk) -> Accoun
                 }
             }
             () = sleep_until(call_at), if may_call => {
-                let asks = desk.longest_run_ms > 0 && desk.number.is_multiple_of(ASKERS);
-                if asks && talk.run.is_none() {
-                    talk.ask_an_agent(&mut socket, &mut desk).await;
+                if talk.long_call.is_none() {
+                    talk.ask_for_long(&mut socket, &mut desk).await;
                 }
                 // Now and then several at once.
                 for _ in 0..=desk.random(3) {
                     talk.say_one(&mut socket).await;
                 }
-                call_at = Instant::now() + Duration::from_millis(desk.random(PAUSE_MS));
+                call_at = Instant::now() + Duration::from_millis(desk.random(PAUSE_MS * desk.leisure));
             }
             // An error means that the test has given up.
             _ = desk.stop.changed(), if !stopping => {}
@@ -105,17 +119,30 @@ impl Conversation {
         socket.send(&bytes).await;
     }
 
-    /// Asks for up to `longest_run` of words, one after the other.
-    async fn ask_an_agent(&mut self, socket: &mut BareWebSocket, desk: &mut Desk) {
-        self.runs += 1;
-        let run = format!("run {} of {}", self.runs, desk.number);
-        let words = 1 + desk.random(desk.longest_run_ms / WORD_MS);
-        let message =
-            format!("/slow {WORD_MS}{}", " word".repeat(usize::try_from(words).unwrap_or(1)));
-        let session = format!("client {}", desk.number);
-        let params = json!({"message": message, "sessionKey": session, "idempotencyKey": run});
-        socket.send(&frame(Part::Text, call(&run, "agent", params))).await;
-        self.run = Some((run, false));
+    async fn ask_for_long(&mut self, socket: &mut BareWebSocket, desk: &mut Desk) {
+        let (kind, longest_ms) = desk.long_call;
+        self.long_calls += 1;
+        let id = format!("long call {} of {}", self.long_calls, desk.number);
+        let (method, params, long) = match kind {
+            LongCall::None => return,
+            LongCall::Run => {
+                let words = 1 + desk.random(longest_ms / WORD_MS);
+                let words = " word".repeat(usize::try_from(words).unwrap_or(1));
+                let session = format!("client {}", desk.number);
+                let params = json!({
+                    "message": format!("/slow {WORD_MS}{words}"),
+                    "sessionKey": session,
+                    "idempotencyKey": id,
+                });
+                ("agent", params, Long::Run(id.clone()))
+            }
+            LongCall::Wait => {
+                let params = json!({"runId": "none", "timeoutMs": desk.random(longest_ms)});
+                ("agent.wait", params, Long::Wait(id.clone()))
+            }
+        };
+        socket.send(&frame(Part::Text, call(&id, method, params))).await;
+        self.long_call = Some(long);
     }
 
     async fn hear(&mut self, heard: Frame, socket: &mut BareWebSocket, desk: &Desk) -> Heard {
@@ -151,13 +178,11 @@ impl Conversation {
     }
 
     fn answered(&mut self, said: &Value) {
-        if let Some((run, accepted)) = &mut self.run
-            && said["id"] == run.as_str()
-        {
-            match (said["payload"]["status"].as_str(), &accepted) {
-                (Some("accepted"), false) => *accepted = true,
-                (Some("ok"), true) => self.run = None,
-                _ => self.fault(format!("a run's answer: {said}")),
+        if let Some(long) = self.long_call.take_if(|long| said["id"] == long.id().as_str()) {
+            match (said["payload"]["status"].as_str(), long) {
+                (Some("accepted"), Long::Run(id)) => self.long_call = Some(Long::Accepted(id)),
+                (Some("ok"), Long::Accepted(_)) | (Some("timeout"), Long::Wait(_)) => {}
+                _ => self.fault(format!("the answer to a long call: {said}")),
             }
             return;
         }

@@ -13,6 +13,12 @@ use crate::rig::front::Front;
 use crate::rig::http::HttpConnection;
 use crate::rig::patience::{eventually, soon};
 
+/// So many clients, or fewer, and nobody has to slow down.
+const EASY: u64 = 200;
+/// One of so many clients asks for what takes long.
+const LONG_CALLERS: u64 = 10;
+/// How many clients hear of the runs that are under way, times how many runs that is: each event goes to all.
+const HEARERS: u64 = 2_000;
 /// The count of a client that is answered no more.
 const NO_MORE: u64 = u64::MAX;
 
@@ -22,7 +28,24 @@ pub struct Clients {
     tasks: JoinSet<Account>,
     stop: watch::Sender<bool>,
     answered: Vec<Arc<AtomicU64>>,
-    longest_run_ms: u64,
+    load: Load,
+}
+
+/// What the clients ask for, so that many of them ask for no more in all than a few.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    clients: u64,
+    longest_call_ms: u64,
+}
+
+/// What a client asks for beside what is answered at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LongCall {
+    None,
+    /// An answer of an agent, of which all clients hear.
+    Run,
+    /// The end of a run that never begins.
+    Wait,
 }
 
 /// What became of one client and its only connection.
@@ -49,8 +72,10 @@ pub(super) struct Desk {
     /// Tells it from the others.
     pub(super) number: u64,
     pub(super) stop: watch::Receiver<bool>,
-    /// The longest that an agent is asked to take for an answer, in ms.
-    pub(super) longest_run_ms: u64,
+    /// What it asks for that takes its time, and how long at most, in ms.
+    pub(super) long_call: (LongCall, u64),
+    /// How much longer its pauses are than those of one among few.
+    pub(super) leisure: u64,
     answered: Arc<AtomicU64>,
     seed: u64,
 }
@@ -58,7 +83,7 @@ pub(super) struct Desk {
 impl Clients {
     /// Keep-alive connections that `POST` at random times.
     pub async fn posting(front: &Front, clients: usize) -> Self {
-        let mut pool = Self::none();
+        let mut pool = Self::none(clients, 0);
         for _ in 0..clients {
             let connection = HttpConnection::open(&front.address()).await;
             let connection = connection.expect("it is accepted");
@@ -74,9 +99,9 @@ impl Clients {
         Self::calling_for_long(front, clients, 0).await
     }
 
-    /// The same, and some of them also what takes up to `longest_run_ms`.
-    pub async fn calling_for_long(front: &Front, clients: usize, longest_run_ms: u64) -> Self {
-        let mut pool = Self { longest_run_ms, ..Self::none() };
+    /// The same, and some of them also what takes up to `longest_call_ms`.
+    pub async fn calling_for_long(front: &Front, clients: usize, longest_call_ms: u64) -> Self {
+        let mut pool = Self::none(clients, longest_call_ms);
         for _ in 0..clients {
             let socket = BareWebSocket::connected(&front.address()).await;
             let desk = pool.desk();
@@ -86,9 +111,10 @@ impl Clients {
         pool
     }
 
-    fn none() -> Self {
+    fn none(clients: usize, longest_call_ms: u64) -> Self {
         let (tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
-        Self { tasks, stop, answered: Vec::new(), longest_run_ms: 0 }
+        let load = Load { clients: clients as u64, longest_call_ms };
+        Self { tasks, stop, answered: Vec::new(), load }
     }
 
     fn desk(&mut self) -> Desk {
@@ -97,8 +123,9 @@ impl Clients {
         self.answered.push(Arc::clone(&answered));
         // Any odd number does; the same one each time makes a failure easier to see again.
         let seed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let longest_run_ms = self.longest_run_ms;
-        Desk { number, stop: self.stop.subscribe(), longest_run_ms, answered, seed }
+        let long_call = (self.load.long_call(number), self.load.longest_call_ms);
+        let leisure = self.load.clients.div_ceil(EASY);
+        Desk { number, stop: self.stop.subscribe(), long_call, leisure, answered, seed }
     }
 
     /// Ends once each client that still has its connection was answered `times` more.
@@ -129,6 +156,18 @@ impl Clients {
         })
         .await;
         Accounts(accounts)
+    }
+}
+
+impl Load {
+    const fn long_call(self, number: u64) -> LongCall {
+        if self.longest_call_ms == 0 || !number.is_multiple_of(LONG_CALLERS) {
+            LongCall::None
+        } else if number / LONG_CALLERS < HEARERS / self.clients {
+            LongCall::Run
+        } else {
+            LongCall::Wait
+        }
     }
 }
 
