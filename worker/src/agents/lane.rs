@@ -12,6 +12,8 @@
 //! - A generation that is wanted to release a lane does so after the run that is going on, whoever else
 //!   waits here: no side starves the other.
 //! - When a neighbour is gone, what it held is here.
+//! - The lane of a session that was made a moment ago is where it was made. The incumbent is told so ahead of anything
+//!   that is published of the session, so nobody there can enter it first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -98,6 +100,22 @@ impl Lanes {
         let ticket = Ticket(self.next);
         self.lane(session).waiting.push_back(ticket);
         Some((ticket, self.settle(session)))
+    }
+
+    /// Someone is to run in the lane of a session that nobody else has heard of, and does not wait.
+    pub(super) fn enter_new(&mut self, session: &str) -> (Ticket, Vec<Consequence>) {
+        let has_incumbent = self.has_incumbent;
+        self.next += 1;
+        let ticket = Ticket(self.next);
+        let lane = self.lane(session);
+        lane.holder = Holder::Here;
+        lane.waiting.push_back(ticket);
+        let mut consequences = Vec::new();
+        if has_incumbent {
+            consequences.push(Consequence::Want(Neighbour::Incumbent, session.to_owned()));
+        }
+        consequences.extend(self.settle(session));
+        (ticket, consequences)
     }
 
     /// The one who was granted the lane has done.
@@ -329,6 +347,29 @@ mod tests {
         two.leave("a");
         two.hear(1);
         assert_eq!((two.granted, two.running["a"]), (2, 1));
+    }
+
+    #[test]
+    fn a_new_session_runs_where_it_was_made_and_the_incumbent_waits_for_it() {
+        let mut two = Two::linked();
+        let (_, consequences) = two.lanes[1].enter_new("a");
+        two.entered += 1;
+        two.follow(1, consequences);
+        assert_eq!((two.granted, two.running["a"]), (1, 1), "it does not wait for the incumbent");
+        // The incumbent has heard of the lane before anybody there can have heard of the session.
+        two.hear(0);
+        two.enter(0, "a");
+        two.hear(1);
+        two.hear(1);
+        assert_eq!(two.granted, 1);
+        two.leave("a");
+        two.hear(0);
+        assert_eq!((two.granted, two.running["a"]), (2, 0));
+        let mut alone = Lanes::default();
+        let (ticket, granted) = alone.enter_new("a");
+        assert_eq!(granted, [Consequence::Granted(ticket)]);
+        alone.leave("a");
+        assert!(alone.lanes.is_empty(), "idle lanes are kept: {alone:?}");
     }
 
     #[test]

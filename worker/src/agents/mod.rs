@@ -1,5 +1,7 @@
 //! Work being done: agents, the harnesses that run them, and their runs.
 
+mod ending;
+mod follow;
 pub(crate) mod harness;
 mod lane;
 mod neighbours;
@@ -10,7 +12,10 @@ mod session;
 mod told;
 mod transcript;
 
-pub(crate) use runs::{Asked, Begun, Ending, IN_CENSUS, Outcome, Runs};
+pub(crate) use ending::{Ending, Outcome};
+pub(crate) use follow::{Follower, Heard};
+pub(crate) use neighbours::tell_of_jobs;
+pub(crate) use runs::{Asked, Begun, IN_CENSUS, Novelty, Runs};
 pub(crate) use session::SessionKey;
 pub(crate) use told::lane_cleared;
 pub(crate) use transcript::{Ended, clock_ms, new_session};

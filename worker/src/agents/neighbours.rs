@@ -1,11 +1,12 @@
-//! What two generations of this worker say to one another about runs, over the migration link.
+//! What two generations of this worker say to one another about runs and jobs, over the migration link.
 //!
 //! **Invariants**
 //! - A word this version does not know is skipped: the generation beside may be a newer one.
 
+use handoff::migrate::{Neighbour, Post};
 use serde::{Deserialize, Serialize};
 
-use super::runs::Ending;
+use super::ending::Ending;
 
 /// One word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub(super) enum Word {
     },
     /// These were ended.
     RunsAborted { ask: u64, runs: Vec<String> },
+    /// Scheduled jobs have changed: whoever holds the writer lease looks at them.
+    JobsChanged,
 }
 
 impl Word {
@@ -35,6 +38,14 @@ impl Word {
 
     pub(super) fn read(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
+    }
+}
+
+/// Tells whoever is beside that scheduled jobs have changed.
+pub(crate) fn tell_of_jobs(post: &Post) {
+    for neighbour in [Neighbour::Incumbent, Neighbour::Successor] {
+        // Nobody needs to be there.
+        post.tell(neighbour, &Word::JobsChanged.written());
     }
 }
 
@@ -54,6 +65,7 @@ mod tests {
                 ending: Ending::LaneCleared,
             },
             Word::RunsAborted { ask: 1, runs: vec!["r".into()] },
+            Word::JobsChanged,
         ] {
             assert_eq!(Word::read(&word.written()), Some(word));
         }

@@ -1,13 +1,16 @@
 //! How many sessions there are and which were used last, as `health` says it without asking the database.
 //!
 //! **Invariants**
-//! - After whatever changes it here it is refreshed before that is told; what the generation beside changes
-//!   is seen when somebody looks for the second time, or when that generation is gone.
+//! - After whatever changes it here it is refreshed before that is told. What the generation beside changes is seen
+//!   with the next change here, or when that generation is gone.
+//! - However many ask for it at a time, the database is asked by one of them: a look that begins after a change sees it.
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::DEFAULT_AGENT;
@@ -22,6 +25,10 @@ const RECENT: u32 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Overview {
     seen: ArcSwap<Seen>,
+    /// How often it was asked for.
+    asked: AtomicU64,
+    /// Up to which of these it was seen.
+    answered: Mutex<u64>,
 }
 
 /// What was seen at one time.
@@ -41,14 +48,21 @@ impl Overview {
         self.seen.load_full()
     }
 
-    /// Looks again.
+    /// Looks again, or waits for somebody else's look that begins from now on.
     pub(crate) async fn refresh(&self, store: &Store) {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut answered = self.answered.lock().await;
+        if *answered >= number {
+            return;
+        }
+        let asked = self.asked.load(Ordering::SeqCst);
         match look(store).await {
             Ok(seen) => self.seen.store(Arc::new(seen)),
             Err(failed) => {
                 warn!(error = &failed as &dyn Error, "how many sessions there are is not known");
             }
         }
+        *answered = asked;
     }
 }
 
@@ -62,4 +76,41 @@ async fn look(store: &Store) -> Result<Seen, StoreFailed> {
     let page = store.sessions(filter).await?;
     let count_of_default = store.session_count(Some(DEFAULT_AGENT)).await?;
     Ok(Seen { count: page.total, count_of_default, recent: page.sessions })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::state::store::shared::Shared;
+    use crate::state::store::turns::NewTurn;
+
+    #[tokio::test]
+    async fn everybody_who_looks_after_a_change_sees_it_also_when_many_look_at_once() {
+        let shared = Shared::new();
+        let store = shared.open("g1").await;
+        let overview = Overview::default();
+        join_all((0..50).map(|number| {
+            let (store, overview) = (&store, &overview);
+            async move {
+                let session = super::super::SessionKey::named(&format!("s{number}"));
+                let message = crate::state::store::messages::NewMessage {
+                    role: "user".to_owned(),
+                    content: "[]".to_owned(),
+                    run_id: None,
+                };
+                let session = super::super::new_session(&session);
+                let key = session.key.clone();
+                store.begin_turn(NewTurn { session, message, at_ms: number }).await.unwrap();
+                overview.refresh(store).await;
+                let seen = overview.seen();
+                let is_here = seen.recent.iter().any(|session| session.key == key);
+                let later = seen.recent.iter().filter(|s| s.updated_at_ms > number).count();
+                assert!(is_here || later == seen.recent.len(), "{key} is not seen");
+            }
+        }))
+        .await;
+        assert_eq!(overview.seen().count, 50);
+    }
 }

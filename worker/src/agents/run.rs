@@ -9,22 +9,52 @@
 //! - Nobody is told that a run has ended before its transcript says so.
 //! - What the database cannot keep fails the run, for that reason.
 //! - One that ends while it waits for its lane leaves nothing in the transcript.
+//! - Whoever follows it hears its end last.
 
 use std::future::poll_fn;
+use std::task::{Context, Poll};
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::coop::consume_budget;
 
-use super::harness::Piece;
-use super::runs::{Asked, Ending, Outcome, Place};
+use super::ending::{Ending, Outcome};
+use super::follow::{Ear, Followed};
+use super::harness::{Piece, Run};
+use super::runs::{Asked, Place};
 use super::told::Told;
 use super::transcript::{Opened, Transcript};
+
+/// So many pieces are told before it is looked whether the run was ended.
+const AT_ONCE: usize = 64;
+
+/// What may end a run from outside.
+pub(super) struct Ends {
+    /// Somebody ends it.
+    pub(super) ended: watch::Receiver<Option<Ending>>,
+    /// The one it goes on for alone.
+    pub(super) followed: Option<Followed>,
+}
 
 /// Carries a run out. Not cancel-safe: dropped, it leaves a run that never ends in the transcript.
 pub(super) async fn carry_out(
     place: Place,
     asked: Asked,
     granted: oneshot::Receiver<()>,
-    mut ended: watch::Receiver<Option<Ending>>,
+    mut ends: Ends,
+) -> Outcome {
+    let session = asked.session.clone();
+    let outcome = carried_out(&place, asked, granted, &mut ends).await;
+    if let Some(followed) = ends.followed {
+        followed.ended(&outcome, &session);
+    }
+    outcome
+}
+
+async fn carried_out(
+    place: &Place,
+    asked: Asked,
+    granted: oneshot::Receiver<()>,
+    ends: &mut Ends,
 ) -> Outcome {
     let Asked { run, session, harness, turn, key } = asked;
     let runs = place.runs();
@@ -32,7 +62,7 @@ pub(super) async fn carry_out(
     let transcript = Transcript::new(runs.store().clone(), run, session, key);
     let ended_early = tokio::select! {
         biased;
-        ending = until_ended(&mut ended) => Some(ending),
+        ending = ends.until_ended() => Some(ending),
         _ = granted => None,
     };
     if let Some(ending) = ended_early {
@@ -54,32 +84,83 @@ pub(super) async fn carry_out(
     runs.overview().refresh(runs.store()).await;
     told.started();
     let mut run = harness.run(turn);
+    let ear = ends.followed.as_ref().map(Followed::ear);
     let outcome = loop {
-        let next = poll_fn(|context| {
-            run.poll_piece(context).map(|piece| match piece {
-                Piece::Text(text) => {
-                    told.piece(text);
-                    None
-                }
-                Piece::End => Some(None),
-                Piece::Failed(reason) => Some(Some(reason.to_owned())),
-            })
-        });
-        let piece = tokio::select! {
+        // An answer that is all there does not keep others from their turn.
+        consume_budget().await;
+        let next = poll_fn(|context| poll_pieces(&mut run, &mut told, ear.as_ref(), context));
+        let said = tokio::select! {
             biased;
-            _ = until_ended(&mut ended) => break Outcome::Aborted,
-            piece = next => piece,
+            _ = ends.until_ended() => break Outcome::Aborted,
+            said = next => said,
         };
-        match piece {
-            None => {}
-            Some(None) => break Outcome::Finished(told.text().to_owned()),
-            Some(Some(reason)) => break Outcome::Failed(reason),
+        match said {
+            Said::Some => {}
+            Said::All => break Outcome::Finished(told.text().to_owned()),
+            Said::Failed(reason) => break Outcome::Failed(reason),
         }
     };
     let outcome = close(opened, outcome, told.text()).await;
     runs.overview().refresh(runs.store()).await;
     told.ended(&outcome);
     outcome
+}
+
+/// What came of listening to a run for a while.
+enum Said {
+    Some,
+    All,
+    Failed(String),
+}
+
+/// Tells what a run has to say now: a word that is there costs less than a look at everything else that may happen.
+fn poll_pieces(
+    run: &mut Run,
+    told: &mut Told,
+    ear: Option<&Ear>,
+    context: &mut Context<'_>,
+) -> Poll<Said> {
+    let mut said = 0;
+    let outcome = loop {
+        match run.poll_piece(context) {
+            Poll::Ready(Piece::Text(text)) => {
+                told.piece(text);
+                if let Some(ear) = ear {
+                    ear.piece(text);
+                }
+                said += 1;
+                if said == AT_ONCE {
+                    break Poll::Ready(Said::Some);
+                }
+            }
+            Poll::Ready(Piece::End) => break Poll::Ready(Said::All),
+            Poll::Ready(Piece::Failed(reason)) => {
+                break Poll::Ready(Said::Failed(reason.to_owned()));
+            }
+            Poll::Pending => break Poll::Pending,
+        }
+    };
+    if let Some(ear) = ear.filter(|_| said > 0) {
+        ear.wake();
+    }
+    outcome
+}
+
+impl Ends {
+    /// Ends when somebody has ended the run, or nobody follows it any more who should.
+    async fn until_ended(&mut self) -> Ending {
+        let Self { ended, followed } = self;
+        let left = async {
+            match followed {
+                Some(followed) => followed.gone().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ending = until_ended(ended) => ending,
+            () = left => Ending::Aborted,
+        }
+    }
 }
 
 async fn close(opened: Opened, outcome: Outcome, text: &str) -> Outcome {

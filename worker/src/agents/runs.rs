@@ -6,8 +6,8 @@
 //! ```
 //!
 //! **Invariants**
-//! - A run goes on whatever becomes of the connection that asked for it; it ends with this generation at
-//!   the latest.
+//! - A run goes on whatever becomes of the connection that asked for it, unless it is followed ([`super::follow`]); it
+//!   ends with this generation at the latest.
 //! - Its id is free again, and its lane left, whichever way it ends, also by a panic.
 //! - Of all who ask for a run under one idempotency key, in whichever generation, one begins it; how it is carried
 //!   out is in [`super::run`].
@@ -15,14 +15,15 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use handoff::migrate::{Neighbour, Post};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{debug, warn};
 
+use super::ending::{Ending, Outcome};
+use super::follow::{Followed, Follower, follower};
 use super::harness::{Harness, Turn};
 use super::lane::{Consequence, Lanes, Ticket};
 use super::neighbours::Word;
@@ -70,29 +71,13 @@ pub(crate) enum Begun {
     LaneFull,
 }
 
-/// How a run has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "text", rename_all = "kebab-case")]
-pub(crate) enum Outcome {
-    /// With this answer.
-    Finished(String),
-    /// Somebody has ended it.
-    Aborted,
-    /// It waited in a lane that was cleared.
-    LaneCleared,
-    /// Without an answer, for this reason.
-    Failed(String),
-}
-
-/// Why somebody ends a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Ending {
-    /// That was all they asked for.
-    #[default]
-    Aborted,
-    /// Its session is to be reset or deleted: those that wait have waited for nothing.
-    LaneCleared,
+/// Whether a session may have had a run before, anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Novelty {
+    /// Its name was made for this run.
+    New,
+    /// Somebody else may know it.
+    Known,
 }
 
 /// The runs of this generation.
@@ -102,6 +87,8 @@ pub(crate) struct Runs {
     census: Arc<Census>,
     store: Store,
     overview: Overview,
+    /// Who looks after jobs here.
+    jobs: OnceLock<Arc<Notify>>,
     state: Mutex<State>,
 }
 
@@ -125,7 +112,13 @@ struct UnderWay {
 impl Runs {
     /// No runs yet; those to come are told of by this post, counted in this census, and written down in this store.
     pub(crate) fn new(post: Post, census: Arc<Census>, store: Store) -> Self {
-        Self { post, census, store, overview: Overview::default(), state: Mutex::default() }
+        let (overview, jobs, state) = Default::default();
+        Self { post, census, store, overview, jobs, state }
+    }
+
+    /// Whom to wake when the generation beside says that scheduled jobs have changed. It is said once.
+    pub(crate) fn wake_for_jobs(&self, driver: Arc<Notify>) {
+        let _ = self.jobs.set(driver);
     }
 
     /// By what they are told of.
@@ -165,7 +158,7 @@ impl Runs {
                 }
             }
         }
-        let begun = self.enter(asked);
+        let begun = self.enter(asked, Novelty::Known, None);
         if let (Begun::InFlight | Begun::LaneFull, Some(key)) = (&begun, key)
             && let Err(failed) = self.store.release_key(key, &run).await
         {
@@ -177,16 +170,39 @@ impl Runs {
         Ok(begun)
     }
 
-    fn enter(self: &Arc<Self>, asked: Asked) -> Begun {
+    /// Begins a run that goes on only as long as it is followed; `None` when too many wait in its lane. Its id must
+    /// be a fresh one: nobody recognizes a repeat.
+    pub(crate) fn begin_followed(
+        self: &Arc<Self>,
+        asked: Asked,
+        novelty: Novelty,
+    ) -> Option<Follower> {
+        let (follower, followed) = follower(&self.census);
+        match self.enter(asked, novelty, Some(followed)) {
+            // Its follower hears all that the outcome says.
+            Begun::Started(_) => Some(follower),
+            Begun::InFlight | Begun::Done(_) | Begun::DoneUnreadably | Begun::LaneFull => None,
+        }
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        asked: Asked,
+        novelty: Novelty,
+        followed: Option<Followed>,
+    ) -> Begun {
         let (grant, granted) = oneshot::channel();
         let (end, ended) = watch::channel(None);
+        let session = asked.session.as_str();
         let mut state = self.state();
         if state.under_way.contains_key(&asked.run) {
             return Begun::InFlight;
         }
-        let Some((ticket, consequences)) = state.lanes.enter(asked.session.as_str()) else {
-            return Begun::LaneFull;
+        let entered = match novelty {
+            Novelty::New => Some(state.lanes.enter_new(session)),
+            Novelty::Known => state.lanes.enter(session),
         };
+        let Some((ticket, consequences)) = entered else { return Begun::LaneFull };
         let under_way = UnderWay { session: asked.session.clone(), end: Arc::new(end) };
         state.under_way.insert(asked.run.clone(), under_way);
         state.waiting.insert(ticket, grant);
@@ -199,9 +215,11 @@ impl Runs {
             ticket,
         };
         let (outcome, told) = oneshot::channel();
-        let seat = self.census.call(IN_CENSUS);
+        // One that is followed is counted as the request that follows it.
+        let seat = followed.is_none().then(|| self.census.call(IN_CENSUS));
         tokio::spawn(async move {
-            let outcome_of_run = run::carry_out(place, asked, granted, ended).await;
+            let ends = run::Ends { ended, followed };
+            let outcome_of_run = run::carry_out(place, asked, granted, ends).await;
             // Nobody may have stayed to hear it.
             let _ = outcome.send(outcome_of_run);
             drop(seat);
@@ -335,6 +353,12 @@ impl Runs {
         let consequences = match word {
             Word::LaneWanted { session } => state.lanes.wanted(neighbour, &session),
             Word::LaneReleased { session } => state.lanes.released(neighbour, &session),
+            Word::JobsChanged => {
+                if let Some(driver) = self.jobs.get() {
+                    driver.notify_one();
+                }
+                return;
+            }
             Word::RunsAborted { ask, runs } => {
                 if let Some(answer) = state.asked.remove(&ask) {
                     // Who asked may have waited long enough.

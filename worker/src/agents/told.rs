@@ -3,14 +3,15 @@
 //! **Invariants**
 //! - A run's events are counted by `seq` from 1; a `chat` event has the number of the `agent` event it
 //!   follows.
-//! - However fast an answer comes, it is told in few events: each of them has the whole text so far.
+//! - However fast an answer comes, it is told in few events: each of them has the whole text so far. The longer that
+//!   takes, the fewer they are.
 
 use std::time::{Duration, Instant};
 
 use handoff::migrate::Post;
 use serde_json::{Value, json};
 
-use super::runs::Outcome;
+use super::ending::Outcome;
 use super::session::SessionKey;
 use crate::identity::Needs;
 use crate::letters;
@@ -18,6 +19,8 @@ use crate::methods::now_ms;
 
 /// The least time between two events that tell more of an answer: what OpenClaw's clients are used to.
 const PACE: Duration = Duration::from_millis(150);
+/// At least so many times as long as it takes to tell of an answer, it goes on untold.
+const UNTOLD: u32 = 4;
 
 /// Tells of one run.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub(super) struct Told {
     text: String,
     /// How much of the text was told, in bytes.
     told: usize,
-    told_at: Option<Instant>,
+    tell_from: Option<Instant>,
 }
 
 impl Told {
@@ -43,7 +46,7 @@ impl Told {
             started_at_ms: 0,
             text: String::new(),
             told: 0,
-            told_at: None,
+            tell_from: None,
         }
     }
 
@@ -56,7 +59,7 @@ impl Told {
     /// More of the answer.
     pub(super) fn piece(&mut self, piece: &str) {
         self.text.push_str(piece);
-        if self.told_at.is_none_or(|at| at.elapsed() >= PACE) {
+        if self.tell_from.is_none_or(|from| from <= Instant::now()) {
             self.tell_text();
         }
     }
@@ -66,12 +69,13 @@ impl Told {
         if delta.is_empty() {
             return;
         }
+        let begun_at = Instant::now();
         let told = json!({"text": self.text, "delta": delta});
         let mut chat = json!({"deltaText": delta, "message": self.message()});
         self.told = self.text.len();
-        self.told_at = Some(Instant::now());
         self.agent("assistant", &told);
         self.chat("delta", &mut chat);
+        self.tell_from = Some(begun_at + PACE.max(begun_at.elapsed() * (UNTOLD + 1)));
     }
 
     /// It has ended, in this way.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::warn;
 
-use super::runs::Outcome;
+use super::ending::Outcome;
 use super::session::SessionKey;
 use crate::methods::now_ms;
 use crate::state::store::Store;

@@ -18,7 +18,7 @@ use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tracing::info;
 
-use super::completions::Events;
+use super::events::Events;
 use super::presence::Presence;
 use super::{AccessLog, Gateway};
 use crate::census::{Phase, Work};

@@ -1,35 +1,42 @@
 //! `POST /v1/chat/completions`: the last user message, answered by an agent, whole or streamed.
 //!
+//! ```text
+//! request ─► its session (`chosen`) ─► a run in the lane of that session ─► followed here, and told to everybody
+//!                                         └ too many wait there: 429
+//! ```
+//!
 //! **Invariants**
-//! - A streamed answer is pulled: a client that reads slowly slows its agent down, and one that
-//!   leaves ends the run.
-//! - An unknown agent is a 404 and leaves no trace on disk.
+//! - A completion is a run like any other: one at a time in its session, whichever way it was asked for and in
+//!   whichever generation, and what was said is in the session's history.
+//! - A client that leaves ends its run, also one that waits for its lane.
+//! - An unknown agent is a 404, and neither that nor any other refusal leaves a trace on disk.
 
-use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Gateway;
 use super::answer::{self, Response};
+use super::chosen::Chosen;
+use super::events::{Events, ShowUsage};
 use super::models;
 use super::upload;
-use crate::agents::harness::{Piece, Run, Turn};
+use crate::agents::harness::Turn;
+use crate::agents::{Asked, Follower, Heard};
 use crate::methods::now_ms;
+use crate::registry::DEFAULT_ALIAS;
 
 /// How long the echo agent is to think before each word of this answer, in ms.
 const ECHO_DELAY: HeaderName = HeaderName::from_static("x-holdfast-echo-delay-ms");
 /// The longest such delay.
 const LONGEST_ECHO_DELAY_MS: u64 = 60_000;
-/// How much of a fast answer goes out at once, in bytes.
-const BATCH: usize = 16 * 1024;
+/// In how many seconds a client may try again whose session has too many waiting.
+const RETRY_IN: HeaderValue = HeaderValue::from_static("1");
 
 /// What of a request is read; the rest is for models that have it.
 #[derive(Debug, Deserialize)]
@@ -38,6 +45,9 @@ struct Ask {
     model: Option<String>,
     #[serde(default)]
     messages: Option<Vec<Message>>,
+    /// Who is at the other end: each has a session.
+    #[serde(default)]
+    user: Option<Value>,
     #[serde(default)]
     stream: Option<bool>,
     #[serde(default)]
@@ -59,15 +69,16 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
+/// What an answer cost.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Usage {
+pub(super) struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     total_tokens: usize,
 }
 
 impl Usage {
-    fn of(prompt: usize, completion: usize) -> Self {
+    pub(super) fn of(prompt: usize, completion: usize) -> Self {
         Self {
             prompt_tokens: prompt,
             completion_tokens: completion,
@@ -97,23 +108,61 @@ pub(super) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
         return answer::invalid("Invalid `model`. Use `openclaw` or `openclaw/<agentId>`.");
     };
     let registry = gateway.registry();
-    let Some(harness) = gateway.knowledge.harness(&registry, agent).await else {
+    if gateway.knowledge.harness(&registry, agent).await.is_none() {
         return models::unknown(&model);
+    }
+    let is_alias = agent == DEFAULT_ALIAS && !registry.agents().iter().any(|id| id == agent);
+    let agent = if is_alias { registry.default_agent() } else { agent };
+    let user = ask.user.as_ref().and_then(Value::as_str);
+    let chosen = match Chosen::by(&head.headers, user, agent) {
+        Ok(chosen) => chosen,
+        Err(invalid) => return answer::invalid(&invalid.to_string()),
     };
+    // The session's own agent answers, which need not be the model's.
+    let Some(harness) = gateway.knowledge.harness(&registry, chosen.session.agent()).await else {
+        return models::unknown(&format!("{}/{}", models::MODEL, chosen.session.agent()));
+    };
+    drop(registry);
     let Some(message) = last_user_message(ask.messages.unwrap_or_default()) else {
         return answer::invalid("Missing user message in `messages`.");
     };
-    let prompt = message.split_whitespace().count();
-    let run = harness.run(Turn { message, word_delay });
-    drop(registry);
+    let about =
+        About { id: completion_id(), model, prompt_tokens: message.split_whitespace().count() };
+    let asked = Asked {
+        run: about.id.clone(),
+        session: chosen.session,
+        harness,
+        turn: Turn { message, word_delay },
+        // The protocol knows no repeats.
+        key: None,
+    };
+    let Some(follower) = gateway.knowledge.runs.begin_followed(asked, chosen.novelty) else {
+        return lane_full();
+    };
     let usage_wanted =
         ask.stream_options.and_then(|options| options.include_usage).unwrap_or_default();
     if ask.stream.unwrap_or_default() {
         let usage = if usage_wanted { ShowUsage::Yes } else { ShowUsage::No };
-        answer::events(Events::new(run, &model, prompt, usage))
+        answer::events(Events::new(follower, &about, usage))
     } else {
-        whole(run, &model, prompt).await
+        whole(follower, about).await
     }
+}
+
+/// What is known of an answer before it is there.
+#[derive(Debug)]
+pub(super) struct About {
+    /// That of the completion, and of the agent's run.
+    pub(super) id: String,
+    pub(super) model: String,
+    pub(super) prompt_tokens: usize,
+}
+
+fn lane_full() -> Response {
+    let message = "Too many messages wait in this session; retry when one was answered.";
+    let mut response = answer::refusal(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+    response.headers_mut().insert(RETRY_AFTER, RETRY_IN);
+    response
 }
 
 fn echo_delay(headers: &HeaderMap) -> Result<Option<Duration>, &'static str> {
@@ -146,34 +195,29 @@ fn last_user_message(messages: Vec<Message>) -> Option<String> {
     if text.trim().is_empty() { None } else { Some(text) }
 }
 
-async fn whole(mut run: Run, model: &str, prompt: usize) -> Response {
+/// The whole answer; of a run that somebody has ended, what it had said by then.
+async fn whole(mut follower: Follower, about: About) -> Response {
     let mut content = String::new();
-    let mut completion = 0;
-    let ended = poll_fn(|context| {
-        loop {
-            match ready!(run.poll_piece(context)) {
-                Piece::Text(piece) => {
-                    content.push_str(piece);
-                    completion += 1;
-                }
-                Piece::End => return Poll::Ready(Ok(())),
-                Piece::Failed(reason) => return Poll::Ready(Err(reason.to_owned())),
+    let completion_tokens = loop {
+        match poll_fn(|context| follower.poll_heard(context)).await {
+            Heard::Text(text) => content.push_str(&text),
+            Heard::End { pieces } => break pieces,
+            Heard::Failed(reason) => {
+                return answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, "api_error", &reason);
             }
         }
-    });
-    if let Err(reason) = ended.await {
-        return answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, "api_error", &reason);
-    }
+    };
+    let About { id, model, prompt_tokens } = about;
     let message = Said { role: "assistant", content };
     answer::json(
         StatusCode::OK,
         &Completion {
-            id: completion_id(),
+            id,
             object: "chat.completion",
             created: now_ms() / 1000,
-            model,
+            model: &model,
             choices: [Choice { index: 0, message, finish_reason: "stop" }],
-            usage: Usage::of(prompt, completion),
+            usage: Usage::of(prompt_tokens, completion_tokens),
         },
     )
 }
@@ -206,115 +250,10 @@ fn completion_id() -> String {
     format!("chatcmpl_{}", uuid::Uuid::new_v4())
 }
 
-/// Whether a stream tells what it cost (`stream_options.include_usage`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ShowUsage {
-    Yes,
-    No,
-}
-
-/// An answer as server-sent events.
-#[derive(Debug)]
-pub(super) struct Events {
-    run: Run,
-    step: Step,
-    /// What all events begin with.
-    envelope: String,
-    usage: ShowUsage,
-    prompt: usize,
-    completion: usize,
-}
-
-/// What the next event says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Role,
-    Piece,
-    Finish,
-    Over,
-}
-
-impl Events {
-    fn new(run: Run, model: &str, prompt: usize, usage: ShowUsage) -> Self {
-        let model = Value::from(model);
-        let envelope = format!(
-            r#"data: {{"id":"{}","object":"chat.completion.chunk","created":{},"model":{model},"#,
-            completion_id(),
-            now_ms() / 1000,
-        );
-        Self { run, step: Step::Role, envelope, usage, prompt, completion: 0 }
-    }
-
-    /// The events that are there now, as one chunk; `None` after the last one.
-    pub(super) fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let mut out = String::new();
-        while out.len() < BATCH {
-            match self.step {
-                Step::Role => {
-                    self.choice(&mut out, r#"{"role":"assistant"}"#, "null");
-                    self.step = Step::Piece;
-                }
-                Step::Piece => match self.run.poll_piece(context) {
-                    Poll::Ready(Piece::Text(piece)) => {
-                        let delta = format!(r#"{{"content":{}}}"#, Value::from(piece));
-                        self.completion += 1;
-                        self.choice(&mut out, &delta, "null");
-                    }
-                    Poll::Ready(Piece::End) => self.step = Step::Finish,
-                    Poll::Ready(Piece::Failed(reason)) => {
-                        let error = json!({"error": {"message": reason, "type": "api_error"}});
-                        write!(out, "data: {error}\n\ndata: [DONE]\n\n")
-                            .expect("a string takes everything");
-                        self.step = Step::Over;
-                    }
-                    Poll::Pending => break,
-                },
-                Step::Finish => {
-                    self.choice(&mut out, "{}", r#""stop""#);
-                    self.cost(&mut out);
-                    out.push_str("data: [DONE]\n\n");
-                    self.step = Step::Over;
-                }
-                Step::Over => break,
-            }
-        }
-        match (out.is_empty(), self.step) {
-            (false, _) => Poll::Ready(Some(out.into())),
-            (true, Step::Over) => Poll::Ready(None),
-            (true, _) => Poll::Pending,
-        }
-    }
-
-    /// Whether nothing more comes.
-    pub(super) fn is_over(&self) -> bool {
-        self.step == Step::Over
-    }
-
-    fn choice(&self, out: &mut String, delta: &str, finish_reason: &str) {
-        // With `include_usage`, each chunk has the field, and only the last one a value.
-        let usage = match self.usage {
-            ShowUsage::Yes => r#","usage":null"#,
-            ShowUsage::No => "",
-        };
-        let envelope = &self.envelope;
-        write!(
-            out,
-            "{envelope}\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish_reason}}}]{usage}}}\n\n"
-        )
-        .expect("a string takes everything");
-    }
-
-    fn cost(&self, out: &mut String) {
-        if self.usage == ShowUsage::Yes {
-            let usage = json!(Usage::of(self.prompt, self.completion));
-            write!(out, "{}\"choices\":[],\"usage\":{usage}}}\n\n", self.envelope)
-                .expect("a string takes everything");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn message(role: &str, content: Value) -> Message {

@@ -1,8 +1,10 @@
 //! Bytes in and out: HTTP/1.1 and WebSockets over the connections that the lifecycle accepts.
 
 mod answer;
+mod chosen;
 mod completions;
 mod connection;
+mod events;
 mod http;
 mod models;
 mod moving;

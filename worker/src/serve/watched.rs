@@ -7,20 +7,26 @@
 //! - hyper flushes only what it has written out whole, so a flush after an answer means the answer left.
 //! - hyper flushes at the end of each poll that leaves nothing to write, and does not read while a request is
 //!   worked on: that is when and why the client is looked after here.
+//! - A client that takes nothing of what it is sent for [`STALLED`] is given up, and with it the run it follows.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use handoff::Stream;
 use handoff::migrate::Prefixed;
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use super::presence::{Presence, Vigil};
 use crate::census::Phase;
+
+/// How long a client may take nothing of its response.
+const STALLED: Duration = Duration::from_secs(120);
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +39,9 @@ pub(super) struct Watched {
     /// Whether the client has closed its side.
     half_closed: bool,
     refused: Option<StatusCode>,
+    /// Rings when the client has taken nothing for too long; `None` while it takes what there is.
+    stalled: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
 }
 
 impl Watched {
@@ -46,6 +55,8 @@ impl Watched {
             owed: &[],
             half_closed: false,
             refused: None,
+            stalled: None,
+            patience: STALLED,
         }
     }
 
@@ -76,7 +87,8 @@ impl Watched {
 
     fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.owed.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(context, self.owed))? {
+            let written = Pin::new(&mut self.stream).poll_write(context, self.owed);
+            match ready!(self.patiently(context, written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.owed = &self.owed[written..],
             }
@@ -91,6 +103,25 @@ impl Watched {
             ready!(self.poll_owed(context))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What came of writing, unless the client has taken nothing for too long.
+    fn patiently(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes nothing of its response",
+        )))
     }
 
     fn swallow(&mut self, written: &[u8]) {
@@ -130,7 +161,8 @@ impl AsyncWrite for Watched {
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(this.poll_owed(context))?;
-        Pin::new(&mut this.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.patiently(context, written)
     }
 
     fn poll_write_vectored(
@@ -144,7 +176,8 @@ impl AsyncWrite for Watched {
             return Poll::Ready(Ok(buffers.iter().map(|buffer| buffer.len()).sum()));
         }
         ready!(this.poll_owed(context))?;
-        Pin::new(&mut this.stream).poll_write_vectored(context, buffers)
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, buffers);
+        this.patiently(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -165,5 +198,55 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::census::{Census, Seat, Work};
+
+    /// Our end of a connection whose request is being worked on, and the client's.
+    fn working() -> (Watched, UnixStream, Seat) {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let seat = Arc::new(Census::default()).seat();
+        seat.visitor.begin(Work::Completion);
+        let presence = Arc::new(Presence::new(Arc::clone(&seat.visitor)));
+        let stream = Stream::adopt(ours.into()).unwrap();
+        (Watched::new(stream, Bytes::new(), presence), client, seat)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_response_is_given_up_after_a_while() {
+        let (mut watched, _client, _seat) = working();
+        watched.patience = Duration::from_millis(50);
+        let begun_at = Instant::now();
+        let failed = watched.write_all(&vec![0; 16 * 1024 * 1024]).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(begun_at.elapsed() >= watched.patience);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_a_little_has_as_long_again() {
+        let (mut watched, mut client, _seat) = working();
+        let bytes = vec![0; 64 * 1024];
+        let filled = |watched: &mut Watched, context: &mut Context<'_>| {
+            while Pin::new(&mut *watched).poll_write(context, &bytes).is_ready() {}
+            Poll::Ready(())
+        };
+        poll_fn(|context| filled(&mut watched, context)).await;
+        assert!(watched.stalled.is_some());
+        client.set_nonblocking(true).unwrap();
+        while client.read(&mut [0; 4096]).is_ok() {}
+        watched.write_all(&bytes[..1]).await.unwrap();
+        assert!(watched.stalled.is_none());
     }
 }

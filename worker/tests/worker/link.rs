@@ -164,7 +164,14 @@ async fn at_the_deadline_the_idle_are_finished_the_told_are_closed_and_the_busy_
     let mut socket = front.websocket().await;
     socket.connect().await;
     front.drain(Duration::from_millis(500), Newcomers::Leave).await;
-    assert_eq!(socket.frame().await["payload"]["restartExpectedMs"], 0);
+    // It may hear of the busy one's run before.
+    let told = loop {
+        let frame = socket.frame().await;
+        if frame["event"] != "agent" {
+            break frame;
+        }
+    };
+    assert_eq!(told["payload"]["restartExpectedMs"], 0);
     assert_eq!(socket.closed().await.0, 1012);
     let drained = front.drained().await;
     assert_eq!(drained.finished, Connections { http: 1, websocket: 0 });

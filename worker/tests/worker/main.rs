@@ -20,5 +20,6 @@ mod rig;
 mod sessions;
 mod start;
 mod token;
+mod turns;
 mod upkeep;
 mod websocket;

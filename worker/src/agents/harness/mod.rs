@@ -43,7 +43,7 @@ impl Harness {
     }
 }
 
-/// A turn being run: pulled by whoever wants the answer, so a slow reader slows it down.
+/// A turn being run: pulled by whoever carries it out.
 #[derive(Debug)]
 pub(crate) enum Run {
     /// Of the echo harness.
