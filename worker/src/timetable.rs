@@ -9,6 +9,7 @@
 //! **Invariants**
 //! - A run is an agent's run like any other: one at a time in its session, counted in the census, and ended by
 //!   whoever ends it there.
+//! - What changes in one generation wakes the driver of both at once.
 //! - The driver ends only after what it has begun is recorded, unless the drain's deadline comes first.
 
 use std::error::Error;
@@ -21,9 +22,10 @@ use tokio::task::JoinHandle;
 use tracing::{debug, error, warn};
 
 use crate::agents::harness::{Harness, Turn};
-use crate::agents::{Asked, Begun, DEFAULT_AGENT, Ending, Outcome, Runs, SessionKey};
+use crate::agents::{self, Asked, Begun, DEFAULT_AGENT, Ending, Outcome, Runs, SessionKey};
 use crate::cron::clock::SystemClock;
-use crate::cron::driver::{Driver, Order, Tell};
+use crate::cron::driver::{Driver, Nudge, Order, Tell};
+use crate::cron::events::Event;
 use crate::cron::job::{Definition, Payload};
 use crate::cron::jobs::Jobs;
 use crate::identity::Needs;
@@ -44,25 +46,36 @@ pub(crate) struct Timetable {
     store: Store,
     clock: Arc<SystemClock>,
     tell: Tell,
+    post: Post,
     nudge: Arc<Notify>,
 }
 
 impl Timetable {
     /// Of the jobs in this database. What happens to them is told by this post.
     pub(crate) fn new(store: Store, post: Post) -> Self {
-        let tell: Tell =
-            Arc::new(move |event| letters::publish(&post, "cron", Needs::Read, &event.payload()));
-        Self { store, clock: Arc::new(SystemClock), tell, nudge: Arc::default() }
+        let publisher = post.clone();
+        let tell: Tell = Arc::new(move |event| {
+            letters::publish(&publisher, "cron", Needs::Read, &event.payload());
+            if let Event::Finished { .. } = event {
+                // Whoever holds the lease by now may have waited for the end of this run.
+                agents::tell_of_jobs(&publisher);
+            }
+        });
+        Self { store, clock: Arc::new(SystemClock), tell, post, nudge: Arc::default() }
     }
 
     /// The jobs, for clients.
     pub(crate) fn jobs(&self) -> Jobs<SystemClock> {
-        Jobs::new(
-            self.store.clone(),
-            Arc::clone(&self.clock),
-            Arc::clone(&self.tell),
-            Arc::clone(&self.nudge),
-        )
+        Jobs::new(self.store.clone(), Arc::clone(&self.clock), Arc::clone(&self.tell), self.nudge())
+    }
+
+    /// Wakes the driver here and in the generation beside: either may hold the lease.
+    fn nudge(&self) -> Nudge {
+        let (here, post) = (Arc::clone(&self.nudge), self.post.clone());
+        Arc::new(move || {
+            here.notify_one();
+            agents::tell_of_jobs(&post);
+        })
     }
 
     /// Has agents do what is due, while the worker holds the writer lease.
@@ -72,6 +85,7 @@ impl Timetable {
         runs: Arc<Runs>,
         harnesses: FindHarness,
     ) -> Driven {
+        runs.wake_for_jobs(Arc::clone(&self.nudge));
         let run = move |order| turn(Arc::clone(&runs), Arc::clone(&harnesses), order);
         let driver = Driver::new(self.store, self.clock, self.tell, AT_ONCE, run);
         let (grants, granted) = watch::channel(None);
@@ -159,7 +173,9 @@ async fn taken(
             return RunOutcome::failed("a run of this id was begun before");
         }
         Err(error) => return RunOutcome::failed(handoff::chain(&error)),
-        Ok(Begun::LaneFull) => return RunOutcome::failed("too many messages wait in its session"),
+        Ok(Begun::LaneFull) => {
+            return RunOutcome::failed("overloaded: too many messages wait in its session");
+        }
     };
     let ended = match limit {
         None => ended.await,
@@ -167,7 +183,7 @@ async fn taken(
             Ok(ended) => ended,
             Err(_) => {
                 runs.abort(&session, Some(&run), Ending::Aborted).await;
-                return RunOutcome::failed(format!("it took longer than {limit:?}"));
+                return RunOutcome::failed(format!("timeout: it took longer than {limit:?}"));
             }
         },
     };
@@ -281,7 +297,7 @@ mod tests {
             j["payload"]["timeoutSeconds"] = json!(0.05);
         };
         let ended = outcome(order(slow)).await;
-        assert_eq!(ended.error.as_deref(), Some("it took longer than 50ms"));
+        assert_eq!(ended.error.as_deref(), Some("timeout: it took longer than 50ms"));
     }
 
     #[tokio::test]

@@ -29,16 +29,20 @@ use super::clock::{Clock, Now};
 use super::events::Event;
 use super::job::{Definition, Job};
 use super::planner::{Due, Plan, Planner, RECHECK, Step, Why};
-use super::schedule::Schedule;
+use super::retry::afterwards;
+use crate::state::store::cron_afterwards::Afterwards;
 use crate::state::store::cron_jobs::{JobId, NextRun, RescheduleFailed, RunId, StoredJob, Which};
 use crate::state::store::cron_runs::{
-    Afterwards, Cause, ClaimFailed, FinishFailed, RunClaim, RunOutcome, Status,
+    Cause, ClaimFailed, FinishFailed, RunClaim, RunOutcome, Status,
 };
 use crate::state::store::lease::{Epoch, TakeRefused};
 use crate::state::store::{Store, StoreFailed};
 
 /// Hears of everything that happens to jobs.
 pub(crate) type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Wakes whoever drives the schedule: jobs may have changed.
+pub(crate) type Nudge = Arc<dyn Fn() + Send + Sync>;
 
 /// How long it waits before it tries again what the database would not do.
 const RETRY: Duration = Duration::from_secs(5);
@@ -310,7 +314,8 @@ where
             Step::Run => self.store.claim_run(epoch, claim).await,
             Step::Skip => {
                 let reason = "missed: nobody was there to run it in time";
-                let afterwards = afterwards(job, Status::Skipped, due_at_ms);
+                let skipped = RunOutcome::of(Status::Skipped);
+                let afterwards = afterwards(job, &skipped, due_at_ms, now);
                 self.store.skip_run(epoch, claim, reason, afterwards).await
             }
         };
@@ -351,7 +356,7 @@ where
             let ended = clock.now();
             let duration = ended.up.saturating_sub(began.up);
             let duration_ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-            let then = afterwards(&job, outcome.status, due_at_ms);
+            let then = afterwards(&job, &outcome, due_at_ms, ended);
             // By what has passed, so that a clock that was set meanwhile makes no run long.
             let ended_at_ms = at_ms.saturating_add(duration_ms);
             let revision = job.stored.revision;
@@ -387,20 +392,6 @@ async fn record(
                 return None;
             }
         }
-    }
-}
-
-/// What becomes of a job: one that runs once is done when its time has come.
-fn afterwards(job: &Job, status: Status, due_at_ms: Option<i64>) -> Afterwards {
-    match (&job.definition.schedule, due_at_ms) {
-        (Schedule::At { .. }, Some(_)) => {
-            if status == Status::Ok && job.definition.delete_after_run == Some(true) {
-                Afterwards::Remove
-            } else {
-                Afterwards::Disable
-            }
-        }
-        _ => Afterwards::Keep,
     }
 }
 

@@ -86,8 +86,7 @@ impl World {
     }
 
     async fn add(&self, store: &Store, schedule: Value, missed: &str) -> JobId {
-        let nudge = Arc::new(Notify::new());
-        let jobs = Jobs::new(store.clone(), Arc::clone(&self.clock), told(), nudge);
+        let jobs = Jobs::new(store.clone(), Arc::clone(&self.clock), told(), Arc::new(|| {}));
         let job = json!({"name": "j", "schedule": schedule, "sessionTarget": "isolated",
             "wakeMode": "now", "payload": {"kind": "agentTurn", "message": "m"},
             "deleteAfterRun": false, "missedRuns": missed});
@@ -350,8 +349,7 @@ async fn a_run_that_panics_or_was_asked_for_is_recorded_as_such() {
     let run: Run = Box::new(|_| async { panic!("as asked") }.boxed());
     let mut driver = Driver::new(store.clone(), Arc::clone(&world.clock), told(), 1, run);
     let (_grant, lease) = watch::channel(Some(1));
-    let nudge = Arc::new(Notify::new());
-    let jobs = Jobs::new(store.clone(), Arc::clone(&world.clock), told(), nudge);
+    let jobs = Jobs::new(store.clone(), Arc::clone(&world.clock), told(), Arc::new(|| {}));
     jobs.request(&job, super::jobs::Mode::Force).await.unwrap();
     driver.pass(&lease).await;
     driver.finish().await;
@@ -386,7 +384,7 @@ async fn the_driver_runs_what_is_due_under_the_lease_and_ends_when_nobody_can_gr
     let (clock, nudge) = (Arc::new(SystemClock), Arc::new(Notify::new()));
     let driver = Driver::new(store.clone(), Arc::clone(&clock), told(), 4, run);
     let driving = tokio::spawn(driver.drive(lease, Arc::clone(&nudge)));
-    let jobs = Jobs::new(store.clone(), clock, told(), nudge);
+    let jobs = Jobs::new(store.clone(), clock, told(), Arc::new(move || nudge.notify_one()));
     let job = json!({"name": "j", "schedule": {"kind": "every", "everyMs": 20},
         "sessionTarget": "isolated", "wakeMode": "now",
         "payload": {"kind": "agentTurn", "message": "m"}});

@@ -9,11 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::clock::Clock;
-use super::driver::Tell;
+use super::driver::{Nudge, Tell};
 use super::events::Event;
 use super::job::view;
 use super::lookup::{self, JobFilter};
@@ -36,7 +35,7 @@ pub(crate) struct Jobs<C> {
     store: Store,
     clock: Arc<C>,
     tell: Tell,
-    nudge: Arc<Notify>,
+    nudge: Nudge,
 }
 
 impl<C> fmt::Debug for Jobs<C> {
@@ -89,8 +88,8 @@ pub(crate) struct Standing {
 }
 
 impl<C: Clock> Jobs<C> {
-    /// `nudge` wakes the driver.
-    pub(crate) fn new(store: Store, clock: Arc<C>, tell: Tell, nudge: Arc<Notify>) -> Self {
+    /// `nudge` wakes the driver, wherever it is.
+    pub(crate) fn new(store: Store, clock: Arc<C>, tell: Tell, nudge: Nudge) -> Self {
         Self { store, clock, tell, nudge }
     }
 
@@ -104,7 +103,7 @@ impl<C: Clock> Jobs<C> {
         let id = Uuid::new_v4().to_string();
         let edit = edit(checked, &id, now_ms, now_ms)?;
         let job = self.store.add_job(JobId(id), edit, now_ms).await?;
-        self.nudge.notify_one();
+        (self.nudge)();
         (self.tell)(Event::Added(job.clone()));
         Ok(view(&job))
     }
@@ -124,7 +123,7 @@ impl<C: Clock> Jobs<C> {
             match self.replace(&kept, patch).await {
                 Err(ChangeFailed::Edit(EditFailed::Changed { .. })) if tried < TRIES => {}
                 Ok(job) => {
-                    self.nudge.notify_one();
+                    (self.nudge)();
                     (self.tell)(Event::Updated(job.clone()));
                     return Ok(view(&job));
                 }
@@ -155,7 +154,7 @@ impl<C: Clock> Jobs<C> {
         let removed = self.store.remove_job(id.clone()).await?;
         let existed = removed.is_some();
         if let Some(job) = removed {
-            self.nudge.notify_one();
+            (self.nudge)();
             (self.tell)(Event::Removed(job));
         }
         Ok(existed)
@@ -217,7 +216,7 @@ impl<C: Clock> Jobs<C> {
         let run = RunId(Uuid::new_v4().to_string());
         match self.store.request_run(id.clone(), run.clone()).await {
             Ok(()) => {
-                self.nudge.notify_one();
+                (self.nudge)();
                 Ok(Asked::Enqueued(run))
             }
             Err(RequestFailed::Running { .. }) => Ok(Asked::Running),
@@ -267,7 +266,7 @@ mod tests {
         let tell = Arc::clone(&told);
         let tell: Tell = Arc::new(move |event| tell.lock().unwrap().push(event.payload()));
         let store = shared.open("g1").await;
-        let jobs = Jobs::new(store, Arc::clone(&clock), tell, Arc::new(Notify::new()));
+        let jobs = Jobs::new(store, Arc::clone(&clock), tell, Arc::new(|| {}));
         Rig { _shared: shared, clock, jobs, told }
     }
 

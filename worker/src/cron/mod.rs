@@ -14,17 +14,22 @@
 //! - A job runs at most once at a time. Instants that pass meanwhile, or while nobody could run it, are one.
 //! - Without jobs nothing ticks.
 //!
-//! Times of day and time zones: `schedule`. Missed runs, jumps of the clock and sleep: `planner`.
+//! Times of day and time zones: `schedule`. Missed runs, jumps of the clock and sleep: `planner`. What becomes of a
+//! job whose run has failed: `retry`.
 
 pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod events;
 #[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod handover;
+mod intervals;
 pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod lookup;
 mod planner;
 mod request;
+mod retry;
 pub(crate) mod schedule;
 mod shapes;

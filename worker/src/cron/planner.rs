@@ -13,12 +13,12 @@
 //!
 //! A successor, and a worker that was started again, know only the wall clock's side of it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::clock::Now;
+use super::intervals::Intervals;
 use super::job::{Job, MissedRuns};
-use crate::state::store::cron_jobs::{JobId, NextRun, RunId};
+use crate::state::store::cron_jobs::{NextRun, RunId};
 
 /// What begins later than this after its time was missed.
 pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ pub(super) const RECHECK: Duration = Duration::from_secs(15);
 /// A clock that goes back by more than this was wrong before. It is Vixie cron's limit too.
 const WRONG_BY: Duration = Duration::from_secs(3 * 60 * 60);
 /// The wall clock and the time since the start may differ by so much from one look to the next.
-const SLACK: Duration = Duration::from_secs(2);
+pub(super) const SLACK: Duration = Duration::from_secs(2);
 /// 1 January 2025. A clock before it was never set.
 const SET_SINCE_MS: i64 = 1_735_689_600_000;
 
@@ -77,24 +77,19 @@ pub(super) enum Step {
     Skip,
 }
 
-/// Remembers by which time since the start each interval ends.
+/// Plans.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
-    intervals: HashMap<JobId, Interval>,
+    intervals: Intervals,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Interval {
-    revision: i64,
-    at_ms: i64,
-    /// What the store was asked to say instead, and does not say before that has gone well.
-    corrected_ms: Option<i64>,
-    due_up: Duration,
-}
-
-enum Outlook {
+/// How it stands with a job.
+pub(super) enum Outlook {
+    /// It is due, and that late.
     Due { late: Duration },
+    /// It is due in so long.
     In(Duration),
+    /// Its next run is at another time, or never.
     Moved(Option<NextRun>),
 }
 
@@ -102,7 +97,7 @@ impl Planner {
     /// What to do now about these jobs.
     pub(super) fn due(&mut self, now: Now, jobs: &[Job]) -> Plan {
         let mut plan = Plan::default();
-        let mut seen = HashMap::new();
+        let mut seen = Intervals::default();
         for (place, job) in jobs.iter().enumerate() {
             let stored = &job.stored;
             if let (Some(run), None) = (&stored.requested, &stored.running) {
@@ -134,66 +129,23 @@ impl Planner {
         plan
     }
 
-    fn outlook(
-        &self,
-        now: Now,
-        job: &Job,
-        next: NextRun,
-        seen: &mut HashMap<JobId, Interval>,
-    ) -> Outlook {
+    fn outlook(&self, now: Now, job: &Job, next: NextRun, seen: &mut Intervals) -> Outlook {
         let wrong = next.set_at_ms.saturating_sub(now.wall_ms) > ms(WRONG_BY);
-        if job.timetable.follows_the_wall() {
-            if now.wall_ms < SET_SINCE_MS {
-                return Outlook::In(RECHECK);
-            }
-            if wrong {
-                let again = job.timetable.first(now.wall_ms);
-                return Outlook::Moved(again.map(|at_ms| set(at_ms, now)));
-            }
-            return match u64::try_from(next.at_ms.saturating_sub(now.wall_ms)) {
-                Ok(0) => Outlook::Due { late: Duration::ZERO },
-                Ok(ahead) => Outlook::In(Duration::from_millis(ahead)),
-                Err(_) => Outlook::Due { late: since(next.at_ms, now.wall_ms) },
-            };
+        if !job.timetable.follows_the_wall() {
+            return self.intervals.outlook(now, &job.stored, (next, wrong), seen);
         }
-        let id = &job.stored.id;
-        let known = self.intervals.get(id).filter(|known| {
-            let as_known = known.at_ms == next.at_ms || known.corrected_ms == Some(next.at_ms);
-            known.revision == job.stored.revision && as_known
-        });
-        let Some(known) = known else {
-            if wrong {
-                // How much of the interval had passed is not known; all of it begins anew.
-                let span = next.at_ms.saturating_sub(next.set_at_ms).max(0);
-                return Outlook::Moved(Some(set(now.wall_ms.saturating_add(span), now)));
-            }
-            let ahead = since(now.wall_ms, next.at_ms);
-            let interval = Interval {
-                revision: job.stored.revision,
-                at_ms: next.at_ms,
-                corrected_ms: None,
-                due_up: now.up.saturating_add(ahead),
-            };
-            seen.insert(id.clone(), interval);
-            return if ahead.is_zero() {
-                Outlook::Due { late: since(next.at_ms, now.wall_ms) }
-            } else {
-                Outlook::In(ahead)
-            };
-        };
-        if let Some(late) = now.up.checked_sub(known.due_up) {
-            seen.insert(id.clone(), *known);
-            return Outlook::Due { late };
+        if now.wall_ms < SET_SINCE_MS {
+            return Outlook::In(RECHECK);
         }
-        let ahead = known.due_up.saturating_sub(now.up);
-        let on_the_wall = now.wall_ms.saturating_add(ms(ahead));
-        if on_the_wall.abs_diff(next.at_ms) > ms(SLACK).unsigned_abs() {
-            let corrected_ms = Some(on_the_wall);
-            seen.insert(id.clone(), Interval { at_ms: next.at_ms, corrected_ms, ..*known });
-            return Outlook::Moved(Some(set(on_the_wall, now)));
+        if wrong {
+            let again = job.timetable.first(now.wall_ms);
+            return Outlook::Moved(again.map(|at_ms| set(at_ms, now)));
         }
-        seen.insert(id.clone(), *known);
-        Outlook::In(ahead)
+        match u64::try_from(next.at_ms.saturating_sub(now.wall_ms)) {
+            Ok(0) => Outlook::Due { late: Duration::ZERO },
+            Ok(ahead) => Outlook::In(Duration::from_millis(ahead)),
+            Err(_) => Outlook::Due { late: since(next.at_ms, now.wall_ms) },
+        }
     }
 }
 
@@ -215,16 +167,18 @@ fn instant(now: Now, job: &Job, next: NextRun, late: Duration) -> Why {
     Why::Time { at_ms, next: again.map(|at_ms| set(at_ms, now)), step }
 }
 
-fn set(at_ms: i64, now: Now) -> NextRun {
+/// A next run that was computed now.
+pub(super) fn set(at_ms: i64, now: Now) -> NextRun {
     NextRun { at_ms, set_at_ms: now.wall_ms }
 }
 
 /// How long after `from_ms` is `to_ms`; zero if it is before.
-fn since(from_ms: i64, to_ms: i64) -> Duration {
+pub(super) fn since(from_ms: i64, to_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0))
 }
 
-fn ms(duration: Duration) -> i64 {
+/// In whole ms.
+pub(super) fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -233,7 +187,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::state::store::cron_jobs::{Past, Running, StoredJob};
+    use crate::state::store::cron_jobs::{JobId, Past, Running, StoredJob};
 
     const START: i64 = 1_795_000_000_000;
     const HOUR: i64 = 3_600_000;

@@ -17,6 +17,7 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::cron_afterwards::{self as afterwards, Afterwards};
 use super::cron_jobs::{JobId, NextRun, RunId, StoredJob, read_job};
 use super::lease::{self, Epoch, StaleEpoch};
 use super::{Store, StoreFailed};
@@ -160,17 +161,6 @@ impl RunOutcome {
     }
 }
 
-/// What becomes of a job after a run, unless it was edited since the run began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Afterwards {
-    /// It stays.
-    Keep,
-    /// It runs no more by itself.
-    Disable,
-    /// It is forgotten.
-    Remove,
-}
-
 /// Why a run was not recorded as finished.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FinishFailed {
@@ -216,7 +206,7 @@ impl Store {
         epoch: Epoch,
         claim: RunClaim,
         reason: &str,
-        afterwards: Afterwards,
+        then: Afterwards,
     ) -> Result<StoredJob, ClaimFailed> {
         let id = claim.job.clone();
         let presence = self.presence.clone();
@@ -226,7 +216,7 @@ impl Store {
             let claimed = take(connection, presence.holder().as_str(), epoch, &claim)?;
             let Ok(job) = claimed else { return Ok(claimed) };
             record(connection, &claim.run_id, &outcome, claim.now_ms)?;
-            settle(connection, &job, claim.revision, afterwards)?;
+            afterwards::settle(connection, &job, claim.revision, then)?;
             Ok(Ok(read_job(connection, &job.id)?.unwrap_or(job)))
         };
         self.write("skip a run", work).await?.map_err(|refused| match refused {
@@ -245,7 +235,7 @@ impl Store {
         run_id: RunId,
         revision: i64,
         outcome: RunOutcome,
-        afterwards: Afterwards,
+        then: Afterwards,
         now_ms: i64,
     ) -> Result<Option<StoredJob>, FinishFailed> {
         let shown = run_id.clone();
@@ -254,7 +244,8 @@ impl Store {
                 return Ok(Err(()));
             };
             let Some(job) = read_job(connection, &job)? else { return Ok(Ok(None)) };
-            settle(connection, &job, revision, afterwards)?;
+            afterwards::settle(connection, &job, revision, then)?;
+            afterwards::show(connection, &run_id, then)?;
             read_job(connection, &job.id).map(Ok)
         };
         let finished = self.write("finish a run", work).await?;
@@ -391,23 +382,6 @@ fn record(
         )?
         .execute((&job, KEPT))?;
     Ok(Some(job))
-}
-
-fn settle(
-    connection: &Connection,
-    job: &StoredJob,
-    revision: i64,
-    afterwards: Afterwards,
-) -> rusqlite::Result<()> {
-    let sql = match afterwards {
-        Afterwards::Keep => return Ok(()),
-        Afterwards::Disable => {
-            "UPDATE cron_jobs SET enabled = 0, next_run_at_ms = NULL, next_set_at_ms = NULL \
-             WHERE id = ?1 AND revision = ?2"
-        }
-        Afterwards::Remove => "DELETE FROM cron_jobs WHERE id = ?1 AND revision = ?2",
-    };
-    connection.prepare_cached(sql)?.execute((&job.id, revision)).map(drop)
 }
 
 #[cfg(test)]

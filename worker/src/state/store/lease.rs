@@ -116,8 +116,9 @@ impl Epoch {
 mod tests {
     use std::slice::from_ref;
 
+    use super::super::cron_afterwards::Afterwards;
     use super::super::cron_jobs::{Edit, JobId, NextRun, RescheduleFailed, RunId, Which};
-    use super::super::cron_runs::{Afterwards, Cause, ClaimFailed, RunClaim};
+    use super::super::cron_runs::{Cause, ClaimFailed, RunClaim};
     use super::super::shared::Shared;
     use super::*;
 

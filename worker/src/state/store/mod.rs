@@ -20,6 +20,7 @@
 
 #[cfg(test)]
 mod conversations;
+pub(crate) mod cron_afterwards;
 pub(crate) mod cron_jobs;
 pub(crate) mod cron_runs;
 mod filesystem;

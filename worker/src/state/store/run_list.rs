@@ -114,8 +114,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<FinishedRun> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cron_afterwards::Afterwards;
     use super::super::cron_jobs::Edit;
-    use super::super::cron_runs::{Afterwards, Cause, RunClaim};
+    use super::super::cron_runs::{Cause, RunClaim};
     use super::super::shared::Shared;
     use super::*;
 

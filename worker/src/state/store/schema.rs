@@ -225,8 +225,9 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), OpenF
 
 #[cfg(test)]
 mod tests {
+    use super::super::cron_afterwards::Afterwards;
     use super::super::cron_jobs::{Edit, JobId, NextRun, RunId, Which};
-    use super::super::cron_runs::{Afterwards, Cause, RunClaim, RunOutcome, Status};
+    use super::super::cron_runs::{Cause, RunClaim, RunOutcome, Status};
     use super::super::idempotency::{Claim, IdempotencyKey};
     use super::super::messages::{HistoryWindow, NewMessage};
     use super::super::run_list::RunFilter;
