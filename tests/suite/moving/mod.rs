@@ -22,6 +22,7 @@ mod soak;
 mod strangers;
 mod token;
 mod upkeep;
+mod turns;
 mod websockets;
 
 use handoff::{Connections, GenerationId};
