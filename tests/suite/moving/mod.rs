@@ -21,8 +21,8 @@ mod sessions;
 mod soak;
 mod strangers;
 mod token;
-mod upkeep;
 mod turns;
+mod upkeep;
 mod websockets;
 
 use handoff::{Connections, GenerationId};
