@@ -40,7 +40,9 @@ use crate::greeting::greeting;
 use crate::identity::{Devices, TokenSource};
 use crate::log_ring::LogRing;
 use crate::methods::Knowledge;
+use crate::methods::plugins::permits;
 use crate::neighbourhood::Neighbourhood;
+use crate::plugins::{Catalogue, Plugins};
 use crate::registry::Registry;
 use crate::serve::{self, AccessLog, Gateway};
 use crate::state::config;
@@ -173,15 +175,21 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
     runs.overview().refresh(&store).await;
     let timetable = Timetable::new(store.clone(), post.clone());
     let (wants_takeover, wishes) = mpsc::channel(1);
+    let generation = worker.generation().unwrap_or(GenerationId::new(0)).to_string();
+    let plugins = Plugins::new(state.path(), generation, worker.lease(), post.clone());
+    let holds = config.holds();
+    let loaded = Arc::new(plugins.load(|id| permits(&holds, id)));
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
         token,
         devices: Devices::of_state(state.path()),
         registry: ArcSwap::from_pointee(Registry::of(
-            &config.holds(),
+            &holds,
             Duration::from_millis(args.echo_delay_ms),
+            Arc::clone(&loaded),
         )),
-        config: ArcSwap::new(config.holds()),
+        plugins,
+        config: ArcSwap::new(holds),
         config_path: config.path().to_owned(),
         current_config: Mutex::new(config),
         config_writes: Mutex::default(),
@@ -197,11 +205,11 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
     let _following = following(&knowledge);
     let gateway = Arc::new(Gateway::new(
         worker.generation(),
-        knowledge,
+        Arc::clone(&knowledge),
         (args.limits, access_log),
         worker.stance(),
     ));
-    // By now all of them are met. Whatever takes time to get ready holds its condition until it is.
+    // By now all of them are met. The plugins that take their time have named theirs.
     for condition in ["state-directory", "token", "config", "store"] {
         gateway.readiness.require(condition).met();
     }
@@ -232,8 +240,9 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
         ));
     }
     let _own_sockets = own_socket_files(&worker);
-    gateway.readiness.opened().await;
-    say_ready(&worker, &source).await;
+    if let Outlook::Ready = await_readiness(&worker, &gateway, &knowledge.plugins, &loaded).await {
+        say_ready(&worker, &source).await;
+    }
     let harnesses: FindHarness = {
         let gateway = Arc::clone(&gateway);
         Arc::new(move |agent| gateway.registry().harness(agent).cloned())
@@ -242,6 +251,10 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
     serve_until_leaving(&worker, wishes).await;
     let drained = drain(&worker, &gateway, doors, &arrivals, migration.as_ref()).await;
     end_schedule(&worker, &gateway, driven).await;
+    knowledge
+        .plugins
+        .shut_down(worker.stance().borrow().deadline().unwrap_or_else(Instant::now))
+        .await;
     info!(
         moved = drained.moved.total(),
         finished = drained.finished.total(),
@@ -251,6 +264,32 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
     );
     worker.leave(drained).await;
     Ok(())
+}
+
+/// What became of waiting to be ready.
+enum Outlook {
+    Ready,
+    Leaving,
+}
+
+/// Ends when nothing is missing any more and every plugin was started once, or the worker is to leave.
+async fn await_readiness(
+    worker: &Worker,
+    gateway: &Gateway,
+    plugins: &Plugins,
+    loaded: &Catalogue,
+) -> Outlook {
+    let ready = async {
+        let missing = plugins.attempted(loaded).await;
+        if !missing.is_empty() {
+            worker.failing(missing).await;
+        }
+        gateway.readiness.opened().await;
+    };
+    tokio::select! {
+        () = ready => Outlook::Ready,
+        () = worker.leaving() => Outlook::Leaving,
+    }
 }
 
 /// Ends when the worker is to leave; passes on to the front that a fresh one is wanted.

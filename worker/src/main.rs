@@ -21,6 +21,7 @@ mod lifecycle;
 mod log_ring;
 mod methods;
 mod neighbourhood;
+mod plugins;
 mod refusal;
 mod registry;
 mod serve;

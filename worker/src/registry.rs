@@ -1,7 +1,8 @@
-//! What this worker can do: its methods, events, agents and their harnesses, in one immutable snapshot.
+//! What this worker can do: its methods, events, plugins, agents and their harnesses, in one immutable snapshot.
 //!
 //! ```text
 //! configuration ─► agents.list, and `main` ─┐
+//! plugins that were loaded ─────────────────┤
 //! what comes with the worker ───────────────┴─► Registry ─► swapped for the one before
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! - A snapshot is swapped whole, never changed; a call that began on one finishes on it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -19,12 +21,17 @@ use serde_json::value::RawValue;
 
 use crate::agents::DEFAULT_AGENT;
 use crate::agents::harness::{Echo, Harness};
+use crate::identity::Needs;
 use crate::methods::devices::announce;
 use crate::methods::{self, Method};
+use crate::plugins::{Catalogue, PluginHarness, PluginMethod};
 use crate::state::config::{Snapshot, agent_id};
 
 /// Another name for the agent that answers those who name nobody.
 pub(crate) const DEFAULT_ALIAS: &str = "default";
+
+/// What a model's name begins with that is a plugin's harness.
+const PLUGIN_HARNESS: &str = "plugin-harness/";
 
 /// The events a client may see.
 const EVENTS: &[&str] = &[
@@ -43,11 +50,31 @@ const EVENTS: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct Registry {
     methods: BTreeMap<&'static str, Method>,
+    plugins: Arc<Catalogue>,
     agents: Roster,
     /// By the agent they run.
     harnesses: BTreeMap<String, Harness>,
     features: Box<RawValue>,
     echo_word_delay: Duration,
+}
+
+/// A method, whoever answers it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Dispatched<'r> {
+    /// It comes with the worker.
+    Bundled(&'r Method),
+    /// A plugin's.
+    Plugin(&'r PluginMethod),
+}
+
+impl Dispatched<'_> {
+    /// What a caller must hold.
+    pub(crate) const fn needs(&self) -> Needs {
+        match self {
+            Self::Bundled(method) => method.needs,
+            Self::Plugin(method) => method.needs,
+        }
+    }
 }
 
 /// The agents of a configuration.
@@ -73,28 +100,57 @@ impl Roster {
 }
 
 impl Registry {
-    /// What comes with the worker, and the agents of this configuration.
-    pub(crate) fn of(config: &Snapshot, echo_word_delay: Duration) -> Self {
+    /// What comes with the worker, these plugins, and the agents of this configuration.
+    pub(crate) fn of(
+        config: &Snapshot,
+        echo_word_delay: Duration,
+        plugins: Arc<Catalogue>,
+    ) -> Self {
         let methods: BTreeMap<_, _> =
             methods::BUNDLED.iter().copied().map(|method| (method.name, method)).collect();
         let echo = Harness::Echo(Echo { word_delay: echo_word_delay });
         let agents = Roster::of(config);
-        let harnesses = agents.ids.iter().map(|id| (id.clone(), echo.clone())).collect();
-        let names: Vec<_> = methods.keys().collect();
+        let list = &config.settled.config().agents.list;
+        let harness = |id: &String| {
+            let agent = list.iter().find(|agent| agent_id(&agent.id) == *id);
+            let model = agent.and_then(|agent| agent.model.as_ref()?.primary.as_deref());
+            match model.and_then(|model| model.strip_prefix(PLUGIN_HARNESS)) {
+                Some(name) => {
+                    let plugin = plugins.harness(name).cloned();
+                    Harness::Plugin(PluginHarness::new(name.to_owned(), plugin))
+                }
+                None => echo.clone(),
+            }
+        };
+        let harnesses = agents.ids.iter().map(|id| (id.clone(), harness(id))).collect();
+        let mut names: Vec<&str> = methods.keys().copied().collect();
+        names.extend(plugins.methods().keys().map(String::as_str));
+        names.sort_unstable();
         let features =
             serde_json::value::to_raw_value(&json!({"methods": names, "events": EVENTS}))
                 .expect("strings are JSON");
-        Self { methods, agents, harnesses, features, echo_word_delay }
+        Self { methods, plugins, agents, harnesses, features, echo_word_delay }
     }
 
     /// The same worker with the agents of another configuration.
     pub(crate) fn remade(&self, config: &Snapshot) -> Self {
-        Self::of(config, self.echo_word_delay)
+        self.with_plugins(config, Arc::clone(&self.plugins))
+    }
+
+    /// The same worker with other plugins and the agents of this configuration.
+    pub(crate) fn with_plugins(&self, config: &Snapshot, plugins: Arc<Catalogue>) -> Self {
+        Self::of(config, self.echo_word_delay, plugins)
     }
 
     /// The method of this name.
-    pub(crate) fn method(&self, name: &str) -> Option<&Method> {
-        self.methods.get(name)
+    pub(crate) fn method(&self, name: &str) -> Option<Dispatched<'_>> {
+        let bundled = self.methods.get(name).map(Dispatched::Bundled);
+        bundled.or_else(|| self.plugins.methods().get(name).map(Dispatched::Plugin))
+    }
+
+    /// The plugins.
+    pub(crate) const fn plugins(&self) -> &Arc<Catalogue> {
+        &self.plugins
     }
 
     /// What `hello-ok` says about this snapshot.
@@ -134,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("openclaw.json");
         std::fs::write(&path, text).unwrap();
-        Registry::of(&snapshot(&path), Duration::ZERO)
+        Registry::of(&snapshot(&path), Duration::ZERO, Arc::default())
     }
 
     fn snapshot(path: &Path) -> Snapshot {
@@ -185,7 +241,7 @@ mod tests {
             snapshot(&path)
         };
         let (more, fewer) = (with("{agents: {list: [{id: 'main'}, {id: 'b'}]}}"), with("{}"));
-        let current = ArcSwap::from_pointee(Registry::of(&fewer, Duration::ZERO));
+        let current = ArcSwap::from_pointee(Registry::of(&fewer, Duration::ZERO, Arc::default()));
         let reloading = std::sync::atomic::AtomicBool::new(true);
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -200,7 +256,7 @@ mod tests {
             }
             for turn in 0..2000 {
                 let config = if turn % 2 == 0 { &more } else { &fewer };
-                current.store(std::sync::Arc::new(current.load().remade(config)));
+                current.store(Arc::new(current.load().remade(config)));
             }
             reloading.store(false, std::sync::atomic::Ordering::Relaxed);
         });

@@ -37,6 +37,15 @@ pub fn example(name: &str) -> PathBuf {
     directory.join("examples").join(name)
 }
 
+/// The plugin that ships with the worker as an example.
+#[must_use]
+pub fn demo_plugin() -> PathBuf {
+    static FRESH: OnceLock<PathBuf> = OnceLock::new();
+    let words = ["build", "--package", "holdfast-worker", "--example", "demo-plugin"];
+    let directory = FRESH.get_or_init(|| built(&words, Faults::InTests));
+    directory.join("examples/demo-plugin")
+}
+
 /// Where the binaries lie, fresh.
 fn directory() -> &'static Path {
     static FRESH: OnceLock<PathBuf> = OnceLock::new();

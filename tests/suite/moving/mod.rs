@@ -16,6 +16,7 @@ mod faults;
 mod half_closed;
 mod handshakes;
 mod in_flight;
+mod plugins;
 mod reported;
 mod sessions;
 mod soak;

@@ -17,6 +17,7 @@ mod history;
 mod logs;
 mod models;
 mod outcome;
+pub(crate) mod plugins;
 mod reloading;
 mod restart;
 mod row;
@@ -44,6 +45,7 @@ use crate::cron::jobs::Jobs;
 use crate::identity::{Devices, Needs, TokenInForce};
 use crate::log_ring::LogRing;
 use crate::neighbourhood::Neighbourhood;
+use crate::plugins::Plugins;
 pub(crate) use crate::refusal::{Code, Refusal};
 use crate::registry::Registry;
 use crate::shape::Shape;
@@ -351,6 +353,18 @@ pub(crate) const BUNDLED: &[Method] = &[
         params: Some(&models::PARAMS),
         work: Work::Later(|knowledge, call| Box::pin(models::list(knowledge, call))),
     },
+    Method {
+        name: "plugins.list",
+        needs: Needs::Read,
+        params: Some(&plugins::NO_PARAMS),
+        work: Work::Later(|_, call| Box::pin(plugins::list(call))),
+    },
+    Method {
+        name: "plugins.reload",
+        needs: Needs::Admin,
+        params: Some(&plugins::NO_PARAMS),
+        work: Work::Later(|knowledge, call| Box::pin(plugins::reload(knowledge, call))),
+    },
     Method { name: "status", needs: Needs::Read, params: None, work: Work::Now(status::answer) },
     Method {
         name: "system-presence",
@@ -391,7 +405,9 @@ pub(crate) struct Knowledge {
     pub(crate) current_config: Mutex<CurrentConfig>,
     /// How often each client may still rewrite it.
     pub(crate) config_writes: Mutex<WriteBudget>,
-    /// What this worker can do because of it.
+    /// The programs beside this worker.
+    pub(crate) plugins: Plugins,
+    /// What this worker can do because of all that.
     pub(crate) registry: ArcSwap<Registry>,
 }
 
@@ -415,11 +431,8 @@ pub(crate) fn now_ms() -> u64 {
 
 /// A method's answer in its wire form.
 fn payload(value: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
-    serde_json::value::to_raw_value(value).map_err(|error| Refusal {
-        code: Code::Unavailable,
-        message: format!("could not write the answer: {error}"),
-        details: None,
-    })
+    serde_json::value::to_raw_value(value)
+        .map_err(|error| Refusal::unavailable(format!("could not write the answer: {error}")))
 }
 
 /// What is answered when the database does not do its part.

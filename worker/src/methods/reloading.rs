@@ -1,4 +1,5 @@
-//! Making a changed configuration hold: the snapshot that methods read, and the registry that is made of it.
+//! Making a changed configuration hold: the snapshot that methods read, and the registry that is made of it
+//! and of the plugins.
 //!
 //! ```text
 //! the watcher, an edit of our own, an unknown agent ─► look again ─► snapshot swapped ─► registry swapped
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use super::{Knowledge, Refusal};
 use crate::agents::harness::Harness;
+use crate::plugins::Catalogue;
 use crate::registry::Registry;
 use crate::state::config::{self, Base, EditFailed, Edited, Environment, Reloaded};
 use crate::state::reload::ReloadPlan;
@@ -52,6 +54,13 @@ impl Knowledge {
                 }
             }
         }
+    }
+
+    /// Makes these plugins hold, with the agents of the configuration that holds then.
+    pub(super) fn install(&self, catalogue: Arc<Catalogue>) {
+        let current = self.current_config.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.load().with_plugins(&current.holds(), catalogue);
+        self.registry.store(Arc::new(registry));
     }
 
     /// Changes the configuration's file; what it says then holds when this returns. It blocks.

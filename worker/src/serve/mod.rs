@@ -25,11 +25,11 @@ use tokio::sync::watch;
 
 pub(crate) use connection::{accept, resume as resume_http};
 pub(crate) use moving::judge;
-pub(crate) use readiness::Readiness;
+pub(crate) use readiness::{Gauge, Readiness};
 
 use crate::args::Limits;
 use crate::census::Census;
-use crate::methods::Knowledge;
+use crate::methods::{self, Knowledge};
 use crate::registry::Registry;
 use websocket::Antechamber;
 pub(crate) use websocket::resume as resume_websocket;
@@ -75,7 +75,7 @@ impl Gateway {
         Self {
             generation: HeaderValue::try_from(generation).expect("a letter and digits"),
             census: Arc::clone(knowledge.runs.census()),
-            readiness: Readiness::default(),
+            readiness: knowledge.plugins.readiness().clone(),
             knowledge,
             antechamber: Antechamber::new(limits.preauth_per_address),
             limits,
@@ -110,13 +110,16 @@ impl Gateway {
 
     /// The generation beside has said something.
     pub(crate) fn heard(&self, neighbour: Neighbour, text: &str) {
-        if !self.knowledge.heard(neighbour, text) {
+        let is_known = self.knowledge.heard(neighbour, text)
+            || methods::plugins::heard(&self.knowledge, neighbour, text);
+        if !is_known {
             self.knowledge.runs.heard(neighbour, text);
         }
     }
 
     /// The generation beside is gone.
     pub(crate) fn unlinked(&self, neighbour: Neighbour) {
+        self.knowledge.plugins.beside().unlinked(neighbour);
         self.knowledge.runs.unlinked(neighbour);
     }
 

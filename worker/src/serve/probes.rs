@@ -13,7 +13,7 @@ use super::answer::{self, Response};
 struct Verdict {
     ready: bool,
     /// Names of conditions.
-    failing: Vec<&'static str>,
+    failing: Vec<String>,
     uptime_ms: u64,
 }
 
@@ -26,17 +26,19 @@ pub(super) fn live() -> Response {
 pub(super) fn ready(gateway: &Gateway) -> Response {
     let mut failing = gateway.readiness.failing();
     if gateway.is_draining() {
-        failing.push("draining");
+        failing.push("draining".to_owned());
     }
     verdict(gateway, failing)
 }
 
 /// Whether it has ever been ready: a drain is no reason to start it again.
 pub(super) fn started(gateway: &Gateway) -> Response {
-    verdict(gateway, gateway.readiness.failing())
+    let failing =
+        if gateway.readiness.has_opened() { Vec::new() } else { gateway.readiness.failing() };
+    verdict(gateway, failing)
 }
 
-fn verdict(gateway: &Gateway, failing: Vec<&'static str>) -> Response {
+fn verdict(gateway: &Gateway, failing: Vec<String>) -> Response {
     let ready = failing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     fresh(answer::json(status, &Verdict { ready, failing, uptime_ms: gateway.uptime_ms() }))

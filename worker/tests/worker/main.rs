@@ -16,6 +16,7 @@ mod half_closed;
 mod http;
 mod limits;
 mod link;
+mod plugins;
 mod rig;
 mod sessions;
 mod start;

@@ -84,6 +84,11 @@ impl Log {
         shown.unwrap_or_else(|_| panic!("the log ended without {words:?}")).clone()
     }
 
+    /// What there is so far.
+    pub(crate) fn text(&self) -> String {
+        self.text.borrow().clone()
+    }
+
     /// All of it, once the process has ended.
     pub(crate) async fn whole(&self) -> String {
         let mut text = self.text.clone();

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 pub(crate) use echo::Echo;
 
+use crate::plugins::{PluginHarness, PluginRun};
+
 /// One message for an agent to answer.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -32,6 +34,8 @@ pub(crate) enum Piece<'a> {
 pub(crate) enum Harness {
     /// Says what it was told.
     Echo(Echo),
+    /// A plugin's.
+    Plugin(PluginHarness),
 }
 
 impl Harness {
@@ -39,6 +43,7 @@ impl Harness {
     pub(crate) fn run(&self, turn: Turn) -> Run {
         match self {
             Self::Echo(echo) => Run::Echo(echo.run(turn)),
+            Self::Plugin(harness) => Run::Plugin(harness.run(turn.message)),
         }
     }
 }
@@ -48,6 +53,8 @@ impl Harness {
 pub(crate) enum Run {
     /// Of the echo harness.
     Echo(echo::EchoRun),
+    /// Of a plugin's.
+    Plugin(PluginRun),
 }
 
 impl Run {
@@ -55,6 +62,7 @@ impl Run {
     pub(crate) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Piece<'_>> {
         match self {
             Self::Echo(run) => run.poll_piece(context),
+            Self::Plugin(run) => run.poll_piece(context),
         }
     }
 }

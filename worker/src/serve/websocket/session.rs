@@ -22,11 +22,16 @@ use super::frame::Request;
 use super::hello::hello;
 use super::socket::{Heard, SlowConsumer, Socket};
 use super::standing::Standing;
+use crate::census::CallSeat;
 use crate::frames::{self, StateVersion};
 use crate::letters::Letter;
-use crate::methods::{Call, Method, Refusal, Reply, Work, now_ms, outcome_unknown};
+use crate::methods::{
+    Answering, Call, Method, Refusal, Reply, Work, now_ms, outcome_unknown, plugins,
+};
+use crate::registry::{Dispatched, Registry};
 use crate::serve::Gateway;
 use crate::serve::moving::{DeviceState, LetIn, WebSocketState};
+use crate::shape::Shape;
 
 /// How long a client that may no longer be connected is still told what it had asked for.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -190,36 +195,47 @@ impl<'a> Session<'a> {
                 }
             });
         };
-        if !self.standing.scopes.allow(method.needs) {
-            return Err(Refusal::invalid(format!("missing scope: {}", method.needs.name())));
+        if !self.standing.scopes.allow(method.needs()) {
+            return Err(Refusal::invalid(format!("missing scope: {}", method.needs().name())));
         }
         let knowledge = Arc::clone(&self.gateway.knowledge);
-        match method.work {
-            Work::Now(answer) => answer(&knowledge).map(Some),
-            Work::Later(answer) => {
-                let params = params(method, request)?;
-                if !self.standing.outstanding.begin(&request.id) {
-                    return Err(Refusal::unavailable(
-                        "too many calls of this client are under way",
-                    ));
-                }
-                let reply = Reply::new(self.mailbox.recipient(), request.id.to_string());
-                let seat = self.gateway.census.call(method.name);
-                let caller = self.standing.caller();
-                let client = self.standing.client.who();
-                let registry = Arc::clone(&registry);
-                let call = Call { params, registry, caller, client, reply };
-                let mut work = answer(knowledge, call);
-                // Begun here and now: what a client asks for one after the other begins in that order.
-                if work.as_mut().now_or_never().is_none() {
-                    tokio::spawn(async move {
-                        work.await;
-                        drop(seat);
-                    });
-                }
+        match method {
+            Dispatched::Bundled(Method { work: Work::Now(answer), .. }) => {
+                answer(&knowledge).map(Some)
+            }
+            Dispatched::Bundled(method @ Method { work: Work::Later(answer), .. }) => {
+                let params = params(method.name, method.params, request)?;
+                let (call, seat) = self.begin(request, params, &registry, method.name)?;
+                set_going(answer(knowledge, call), seat);
+                Ok(None)
+            }
+            Dispatched::Plugin(method) => {
+                let params = params(&method.name, None, request)?;
+                let (call, seat) = self.begin(request, params, &registry, "a plugin's method")?;
+                let method = method.clone();
+                set_going(Box::pin(plugins::call(knowledge, method, call)), seat);
                 Ok(None)
             }
         }
+    }
+
+    /// A call that is answered by letter.
+    fn begin(
+        &mut self,
+        request: &Request<'_>,
+        params: Value,
+        registry: &Arc<Registry>,
+        what: &'static str,
+    ) -> Result<(Call, CallSeat), Refusal> {
+        if !self.standing.outstanding.begin(&request.id) {
+            return Err(Refusal::unavailable("too many calls of this client are under way"));
+        }
+        let reply = Reply::new(self.mailbox.recipient(), request.id.to_string());
+        let seat = self.gateway.census.call(what);
+        let caller = self.standing.caller();
+        let client = self.standing.client.who();
+        let registry = Arc::clone(registry);
+        Ok((Call { params, registry, caller, client, reply }, seat))
     }
 
     /// Says what a letter says, if the client is to hear it.
@@ -272,16 +288,29 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Begins here and now: what a client asks for one after the other begins in that order.
+fn set_going(mut work: Answering, seat: CallSeat) {
+    if work.as_mut().now_or_never().is_none() {
+        tokio::spawn(async move {
+            work.await;
+            drop(seat);
+        });
+    }
+}
+
 /// A request's parameters, in the shape its method asks for.
-fn params(method: &Method, request: &Request<'_>) -> Result<Value, Refusal> {
-    let wrong = |what: &dyn std::fmt::Display| {
-        Refusal::invalid(format!("invalid {} params: {what}", method.name))
-    };
+fn params(
+    method: &str,
+    shape: Option<&'static Shape>,
+    request: &Request<'_>,
+) -> Result<Value, Refusal> {
+    let wrong =
+        |what: &dyn std::fmt::Display| Refusal::invalid(format!("invalid {method} params: {what}"));
     let params = match request.params {
         Some(params) => serde_json::from_str(params.get()).map_err(|error| wrong(&error))?,
         None => json!({}),
     };
-    match method.params.map(|shape| shape.check(&params)) {
+    match shape.map(|shape| shape.check(&params)) {
         Some(Err(violations)) => Err(wrong(&violations)),
         Some(Ok(())) | None => Ok(params),
     }

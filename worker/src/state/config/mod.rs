@@ -51,4 +51,6 @@ pub(crate) use secret::{Secret, hide};
 pub(crate) use settled::{Settled, Understood, understand};
 pub(crate) use shape::AgentIdentity;
 pub(crate) use shown::shown;
+pub(crate) use spans::{Inside, Spanned, spans};
+pub(crate) use text::{NotJson5, Position, parse};
 pub(crate) use watcher::follow;

@@ -14,16 +14,16 @@ use super::text::DEEPEST;
 
 /// A value's place.
 #[derive(Debug)]
-pub(super) struct Spanned {
+pub(crate) struct Spanned {
     /// Its bytes in the text.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// What is in it.
-    pub(super) inside: Inside,
+    pub(crate) inside: Inside,
 }
 
 /// What is in a value.
 #[derive(Debug)]
-pub(super) enum Inside {
+pub(crate) enum Inside {
     /// Members, in the order of the text.
     Object(Vec<Item>),
     /// Elements; their keys are empty.
@@ -34,13 +34,13 @@ pub(super) enum Inside {
 
 /// A member or an element.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// The member's key.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Where the item begins: at its key, or at its value.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// Its value.
-    pub(super) value: Spanned,
+    pub(crate) value: Spanned,
     /// The comma behind it.
     pub(super) comma: Option<usize>,
 }
@@ -68,7 +68,7 @@ impl Spanned {
 }
 
 /// The places of a text's values.
-pub(super) fn spans(text: &str) -> Option<Spanned> {
+pub(crate) fn spans(text: &str) -> Option<Spanned> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.skip_trivia()?;
     scanner.value(0)

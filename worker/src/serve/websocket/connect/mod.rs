@@ -205,6 +205,7 @@ fn without_device(
             code: Code::NotPaired,
             message: "device identity required".to_owned(),
             details: Some(json!({"code": "DEVICE_IDENTITY_REQUIRED"})),
+            retry_after_ms: None,
         })),
     }
 }

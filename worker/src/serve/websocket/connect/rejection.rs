@@ -118,6 +118,7 @@ pub(super) fn unpaired(required: &PairingRequired) -> Rejection {
         code: Code::NotPaired,
         message: required.to_string(),
         details: Some(required.details()),
+        retry_after_ms: None,
     };
     Rejection { refusal, close: Close::policy(&required.close_reason()) }
 }
