@@ -240,9 +240,7 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
         ));
     }
     let _own_sockets = own_socket_files(&worker);
-    if let Outlook::Ready = await_readiness(&worker, &gateway, &knowledge.plugins, &loaded).await {
-        say_ready(&worker, &source).await;
-    }
+    become_ready(&worker, &gateway, (&knowledge.plugins, &loaded), &source).await;
     let harnesses: FindHarness = {
         let gateway = Arc::clone(&gateway);
         Arc::new(move |agent| gateway.registry().harness(agent).cloned())
@@ -266,19 +264,14 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
     Ok(())
 }
 
-/// What became of waiting to be ready.
-enum Outlook {
-    Ready,
-    Leaving,
-}
-
-/// Ends when nothing is missing any more and every plugin was started once, or the worker is to leave.
-async fn await_readiness(
+/// Says that it is ready when nothing is missing any more and every plugin was started once, unless the worker is
+/// to leave before that.
+async fn become_ready(
     worker: &Worker,
     gateway: &Gateway,
-    plugins: &Plugins,
-    loaded: &Catalogue,
-) -> Outlook {
+    (plugins, loaded): (&Plugins, &Catalogue),
+    source: &TokenSource,
+) {
     let ready = async {
         let missing = plugins.attempted(loaded).await;
         if !missing.is_empty() {
@@ -287,8 +280,8 @@ async fn await_readiness(
         gateway.readiness.opened().await;
     };
     tokio::select! {
-        () = ready => Outlook::Ready,
-        () = worker.leaving() => Outlook::Leaving,
+        () = ready => say_ready(worker, source).await,
+        () = worker.leaving() => {}
     }
 }
 
