@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::refusal::{Code, Refusal};
+use crate::refusal::Refusal;
 
 /// The answer to a request.
 pub(crate) fn response(id: &str, payload: &impl Serialize) -> String {
@@ -30,31 +30,6 @@ pub(crate) fn refusal(id: &str, error: &Refusal) -> String {
         ok: bool,
         error: &'a Refusal,
     }
-    written(&Response { r#type: "res", id, ok: false, error })
-}
-
-/// Why a request is not answered, and when the same one might be.
-pub(crate) fn refusal_for_now(id: &str, error: &Refusal, retry_after_ms: u64) -> String {
-    #[derive(Serialize)]
-    struct Response<'a> {
-        r#type: &'static str,
-        id: &'a str,
-        ok: bool,
-        error: Retryable<'a>,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Retryable<'a> {
-        code: Code,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        details: Option<&'a serde_json::Value>,
-        retryable: bool,
-        retry_after_ms: u64,
-    }
-    let Refusal { code, message, details } = error;
-    let details = details.as_ref();
-    let error = Retryable { code: *code, message, details, retryable: true, retry_after_ms };
     written(&Response { r#type: "res", id, ok: false, error })
 }
 

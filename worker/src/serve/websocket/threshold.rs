@@ -24,8 +24,8 @@ use crate::serve::Gateway;
 
 /// How long a challenge waits for a worker to become ready: less than any client waits for its challenge.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// When a client should ask again, in ms; real ones take what lies between 100 and 2000.
-const RETRY_AFTER_MS: u64 = 500;
+/// When a client should ask again; real ones take what lies between 100 ms and 2 s.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Whether clients are let further.
 pub(super) fn is_open(gateway: &Gateway) -> bool {
@@ -53,8 +53,9 @@ async fn wanted(berth: Option<&Seat>) {
 /// What a client is answered that asks to connect too early, in the words on which real ones ask again.
 pub(super) fn too_early(id: &str) -> String {
     let refusal = Refusal::unavailable("gateway starting; retry shortly")
-        .with_details(json!({"reason": "startup-sidecars"}));
-    frames::refusal_for_now(id, &refusal, RETRY_AFTER_MS)
+        .with_details(json!({"reason": "startup-sidecars"}))
+        .retry_after(RETRY_AFTER);
+    frames::refusal(id, &refusal)
 }
 
 #[cfg(test)]
@@ -83,6 +84,7 @@ mod tests {
     use crate::log_ring::LogRing;
     use crate::methods::Knowledge;
     use crate::neighbourhood::Neighbourhood;
+    use crate::plugins::Plugins;
     use crate::registry::Registry;
     use crate::serve::AccessLog;
     use crate::serve::websocket::{Upgrade, Upgraded, serve};
@@ -111,6 +113,8 @@ mod tests {
             let places = TokenPlaces { state, config_path: config_path.clone(), may_generate };
             let (token, _) = places.find(&holds.settled).unwrap().unwrap();
             let post = Post::default();
+            let lease = watch::channel(None).1;
+            let plugins = Plugins::new(dir.path(), "g0".to_owned(), lease, post.clone());
             let knowledge = Knowledge {
                 state_dir: dir.path().to_owned(),
                 jobs: Timetable::new(store.clone(), post.clone()).jobs(),
@@ -122,7 +126,12 @@ mod tests {
                 store,
                 token: TokenInForce::new(token, places),
                 devices: Devices::of_state(dir.path()),
-                registry: ArcSwap::from_pointee(Registry::of(&holds, Duration::ZERO)),
+                registry: ArcSwap::from_pointee(Registry::of(
+                    &holds,
+                    Duration::ZERO,
+                    Arc::default(),
+                )),
+                plugins,
                 config: ArcSwap::new(holds),
                 config_path,
                 current_config: Mutex::new(config),
