@@ -23,6 +23,8 @@ pub(super) static PARAMS: Shape = Shape::Object(&[
     Field::optional("timeout", Shape::Integer { least: 0 }),
     Field::optional("lane", Shape::AnyText),
     Field::optional("label", Shape::AnyText),
+    // The command line of 2026.4.26 always sends it; no run here has servers that would outlive it.
+    Field::optional("cleanupBundleMcpOnRunEnd", Shape::Flag),
     Field::required("idempotencyKey", Shape::Text),
 ]);
 

@@ -122,6 +122,22 @@ async fn an_agent_is_answered_when_it_is_accepted_and_when_it_has_ended() {
 }
 
 #[tokio::test]
+async fn the_command_line_of_2026_4_26_is_answered_by_an_agent() {
+    let worker = Worker::start().await;
+    let mut socket = connected(&worker).await;
+    // All that it sends when it is given an agent and a message.
+    let params = json!({
+        "message": "ping", "agentId": "main", "sessionKey": "agent:main:main", "deliver": false,
+        "timeout": 600, "lane": "main", "cleanupBundleMcpOnRunEnd": true, "idempotencyKey": "run-1",
+    });
+    ask(&mut socket, "a", "agent", params).await;
+    let done = |frame: &Value| frame["id"] == "a" && frame["payload"]["status"] != "accepted";
+    let frames = until(&mut socket, done).await;
+    let ended = frames.last().unwrap();
+    assert_eq!(ended["payload"]["result"]["payloads"][0]["text"], "ping", "{ended}");
+}
+
+#[tokio::test]
 async fn a_repeat_of_what_is_in_flight_begins_nothing_and_an_abort_ends_it() {
     let worker = Worker::start().await;
     let mut socket = connected(&worker).await;
