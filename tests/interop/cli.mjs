@@ -86,6 +86,8 @@ async function jobs(cli) {
     const id = added?.id ?? "none";
     await cli.call(["cron", "list"], (text) => assert(text.includes(id)));
     await cli.call(["cron", "list", "--json"], ({ jobs }) => has(jobs, "id", id));
+    await cli.call(["cron", "edit", id, "--name", "often"]);
+    await cli.call(["cron", "list", "--json"], ({ jobs }) => has(jobs, "name", "often"));
     await cli.call(["cron", "status"], ({ enabled, jobs }) => assert.deepEqual([enabled, jobs], [true, 1]));
     const ran = await cli.call(["cron", "run", id], ({ ok }) => assert.equal(ok, true));
     await cli.callUntil(["cron", "runs", "--id", id], ({ entries }) => {
@@ -113,6 +115,8 @@ async function agents(cli) {
     const create = ["gateway", "call", "agents.create", "--json", "--params", ranger];
     await cli.call(create, ({ agentId }) => assert.equal(agentId, "ranger"));
     await cli.call(["agents", "list", "--json"], (list) => has(list, "id", "ranger"));
+    await cli.call(["agents", "delete", "scout", "--force", "--json"]);
+    await cli.call(["gateway", "call", "agents.list", "--json"], ({ agents }) => lacks(agents, "id", "scout"));
 }
 
 async function config(cli, canPatch) {
@@ -150,6 +154,8 @@ async function gateway(cli) {
     await cli.call(["gateway", "call", "health", "--json"], ({ ok }) => assert.equal(ok, true));
     await cli.call(["gateway", "call", "status", "--json"], ({ sessions }) => assert(sessions));
     await cli.call(["gateway", "call", "system-presence", "--json"], (list) => has(list, "mode", "gateway"));
+    // A worker that has just begun may have nothing to tell yet.
+    await cli.call(["logs", "--limit", "5"], (text) => assert.match(text, /^Log file: holdfast-worker/));
 }
 
 /** A device that came with few scopes asks for more: somebody has to look at that. */
