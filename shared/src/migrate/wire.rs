@@ -8,7 +8,7 @@ use super::blob::{self, NotABlob};
 use super::post::{Mailbox, Word};
 use super::snapshot::{self, Frozen, MAX_CARRIED, NotASnapshot, Snapshot};
 
-/// How many connections cross in one offer.
+/// The most connections that one offer may have.
 pub(super) const WAVE: usize = 64;
 /// The most bytes an offer's snapshots may have.
 const MAX_BLOB: usize = WAVE * (3 * MAX_CARRIED + 8 * 1024);

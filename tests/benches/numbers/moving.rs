@@ -8,13 +8,13 @@
 //! client add by themselves.
 //!
 //! CPU time is what the scheduler counted for each side's threads, read when the takeover has
-//! *switched* and again when all have moved. One slow request keeps the incumbent alive meanwhile, since what
+//! *switched* and again when all have moved. One upload keeps the incumbent alive meanwhile, since what
 //! it used could not be read any more once it has exited; nobody else says anything. So everything that
 //! either side does in that time is divided by the connections, not only the work for them.
 
 use std::time::{Duration, Instant};
 
-use holdfast_tests::rig::http::{Request, ask};
+use holdfast_tests::rig::http::{HttpConnection, Request};
 use holdfast_tests::rig::{Front, Process, Signal, Status, soon};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -37,8 +37,6 @@ const TAKEOVERS: usize = 5;
 const SAMPLED: usize = 100;
 /// In how many takeovers CPU time is taken.
 const COUNTED: usize = 3;
-/// The words of the slow request, and how long the echo agent takes over each, in ms: 5 s in all.
-const SLOW: (&str, &str) = ("one two three four five", "1000");
 /// How often the log is looked at.
 const GLANCE: Duration = Duration::from_millis(1);
 /// An incumbent that holds this many descriptors has given its connections away.
@@ -259,14 +257,18 @@ impl Stage {
     async fn count(&mut self) -> Option<Cost> {
         let incumbent = self.serving().await;
         let address = self.front.address();
-        let slow = tokio::spawn(async move {
-            let request = Request::chat(SLOW.0).header("x-holdfast-echo-delay-ms", SLOW.1);
-            ask(&address, request).await
-        });
+        // No JSON, so that nothing is run, of which every client would hear.
+        let request = Request::post("/v1/chat/completions", vec![b'.'; 64]);
+        let (head, body) = request.parts();
+        let mut upload = HttpConnection::open(&address).await.expect("it is accepted");
+        let (first, rest) = body.split_at(1);
+        upload.send(&[&head, first].concat()).await.expect("its first part is sent");
         let mut story = Story::of(&self.front);
-        let is_slow =
-            |status: &Status| status.serving().is_some_and(|serving| serving.in_flight == Some(1));
-        self.front.until("the slow request is under way", is_slow).await;
+        let is_under_way = |status: &Status| {
+            let connections = status.serving().and_then(|serving| serving.connections);
+            connections.is_some_and(|connections| connections.http == 1)
+        };
+        self.front.until("the upload is under way", is_under_way).await;
         self.front.signal(Signal::SIGUSR1);
         soon("the takeover switches", async {
             while !story.read().iter().any(|line| line.message == "switched") {
@@ -286,8 +288,8 @@ impl Stage {
         // Nothing is left to be read of one that is gone.
         let incumbent_spent = cpu_time(incumbent).checked_sub(incumbent_before);
         let successor_spent = cpu_time(successor).saturating_sub(successor_before);
-        let answered = soon("an answer to the slow request", slow).await;
-        answered.expect("it does not panic").expect("the slow request is answered");
+        upload.send(rest).await.expect("its rest is sent");
+        upload.receive().await.expect("the upload is answered");
         #[expect(clippy::cast_precision_loss, reason = "some thousands")]
         let for_each = |spent: Duration| spent.as_secs_f64() * 1e6 / self.clients as f64;
         Some(Cost { incumbent: for_each(incumbent_spent?), successor: for_each(successor_spent) })

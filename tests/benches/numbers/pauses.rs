@@ -33,8 +33,8 @@ const PACE: Duration = Duration::from_millis(1);
 /// How many connections before its own turn one begins to call.
 const AHEAD: usize = 768;
 /// How many may be frozen and not in the successor's hands yet: one that begins to call later than that
-/// before its turn has perhaps begun too late. A wave is asked while four are on their way.
-const FROZEN: usize = 5 * 64;
+/// before its turn has perhaps begun too late. A wave is asked while two are on their way.
+const FROZEN: usize = 3 * 16;
 /// How many connections after its own turn one ends.
 const BEHIND: usize = 512;
 
