@@ -386,9 +386,7 @@ fn changes(params: Map<String, Value>) -> Result<SessionPatch, Refusal> {
 
 fn create_refusal(failed: &CreateFailed) -> Refusal {
     match failed {
-        CreateFailed::Exists { .. } | CreateFailed::LabelInUse { .. } => {
-            Refusal::invalid(failed.to_string())
-        }
+        CreateFailed::LabelInUse { .. } => Refusal::invalid(failed.to_string()),
         CreateFailed::Store(failed) => store_failed(failed),
     }
 }

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::messages::{AppendFailed, HistoryWindow, NewMessage};
 use super::session_run::{RunStatus, SessionRun};
-use super::sessions::{ChangeFailed, CreateFailed, NewSession, SessionPatch};
+use super::sessions::{ChangeFailed, NewSession, SessionPatch};
 use super::shared::Shared;
+use super::turns::EndedTurn;
 
 fn new(key: &str, label: Option<&str>) -> NewSession {
     NewSession {
@@ -31,12 +32,10 @@ const ALL: HistoryWindow = HistoryWindow { limit: 1000, max_bytes: 1 << 20, befo
 async fn a_key_and_a_label_name_one_session() {
     let shared = Shared::new();
     let store = shared.open("g1").await;
-    let made = store.create_session(new("k", Some("work")), 5).await.unwrap();
+    let made = store.ensure_session(new("k", Some("work")), 5).await.unwrap();
     assert_eq!(store.session("k").await.unwrap().as_ref(), Some(&made));
-    let again = store.create_session(new("k", None), 6).await.unwrap_err();
-    assert!(matches!(again, CreateFailed::Exists { key } if key == "k"));
     assert_eq!(store.ensure_session(new("k", None), 6).await.unwrap(), made);
-    let taken = store.create_session(new("l", Some("work")), 6).await.unwrap_err();
+    let taken = store.ensure_session(new("l", Some("work")), 6).await.unwrap_err();
     assert_eq!(taken.to_string(), "label already in use: work");
     store.ensure_session(new("l", None), 6).await.unwrap();
     let label = Some(Some("work".to_owned()));
@@ -50,7 +49,7 @@ async fn a_key_and_a_label_name_one_session() {
 async fn a_patch_changes_what_it_names_and_nothing_else() {
     let shared = Shared::new();
     let store = shared.open("g1").await;
-    store.create_session(new("k", Some("work")), 5).await.unwrap();
+    store.ensure_session(new("k", Some("work")), 5).await.unwrap();
     let attributes = json!({"thinkingLevel": "high", "fastMode": true});
     let patch = SessionPatch {
         model: Some(Some("m1".to_owned())),
@@ -76,11 +75,21 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
 async fn a_reset_begins_another_life_and_refuses_what_an_earlier_one_still_says() {
     let shared = Shared::new();
     let store = shared.open("g1").await;
-    store.create_session(new("k", Some("work")), 5).await.unwrap();
+    store.ensure_session(new("k", Some("work")), 5).await.unwrap();
     let said_twice = vec![said("1"), said("2")];
     assert_eq!(store.append_messages("k", "first", said_twice, 6).await.unwrap(), 2);
     let run = SessionRun { status: RunStatus::Done, started_at_ms: 6, ended_at_ms: Some(7) };
-    let noted = store.note_session_run("k", run, (3, 4), 7).await.unwrap();
+    let turn = EndedTurn {
+        key: "k".to_owned(),
+        life: "first".to_owned(),
+        answer: None,
+        run,
+        tokens: (3, 4),
+        kept: None,
+        at_ms: 7,
+    };
+    store.end_turn(turn).await.unwrap();
+    let noted = store.session("k").await.unwrap().unwrap();
     assert_eq!((noted.message_count, noted.input_tokens, noted.output_tokens), (2, 3, 4));
     assert_eq!(noted.latest_run, Some(run));
     let reset = store.reset_session("k", "second", 8).await.unwrap();
@@ -102,7 +111,7 @@ async fn a_reset_begins_another_life_and_refuses_what_an_earlier_one_still_says(
 async fn a_history_is_the_latest_part_within_its_limits() {
     let shared = Shared::new();
     let store = shared.open("g1").await;
-    store.create_session(new("k", None), 5).await.unwrap();
+    store.ensure_session(new("k", None), 5).await.unwrap();
     let messages = (1..=5).map(|n| said(&n.to_string().repeat(10))).collect();
     store.append_messages("k", "first", messages, 6).await.unwrap();
     let seqs = |window| {

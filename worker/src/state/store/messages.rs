@@ -81,24 +81,6 @@ impl Refused {
 }
 
 impl Store {
-    /// Appends messages to the life `session_id` of a session, all or none. Says the `seq` of the last one.
-    ///
-    /// # Errors
-    /// [`AppendFailed`]
-    pub(crate) async fn append_messages(
-        &self,
-        key: &str,
-        session_id: &str,
-        messages: Vec<NewMessage>,
-        now_ms: i64,
-    ) -> Result<i64, AppendFailed> {
-        let shown = key.to_owned();
-        let (key, life) = (shown.clone(), session_id.to_owned());
-        let work =
-            move |connection: &Connection| append(connection, &key, &life, &messages, now_ms);
-        self.write("append messages", work).await?.map_err(|refused| refused.into_failed(shown))
-    }
-
     /// The latest messages of a session, in the order they were said.
     ///
     /// # Errors

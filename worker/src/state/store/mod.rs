@@ -29,14 +29,12 @@ mod hammer;
 pub(crate) mod idempotency;
 mod lane;
 pub(crate) mod lease;
-#[cfg_attr(not(test), expect(dead_code, reason = "its tests begin with what turns do in one step"))]
 pub(crate) mod messages;
 mod presence;
 pub(crate) mod run_list;
 mod schema;
 pub(crate) mod session_list;
 pub(crate) mod session_run;
-#[cfg_attr(not(test), expect(dead_code, reason = "its tests begin with what turns do in one step"))]
 pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod shared;

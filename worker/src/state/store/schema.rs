@@ -263,7 +263,7 @@ mod tests {
             label: Some(tag.to_owned()),
             ..NewSession::default()
         };
-        store.create_session(new, 1).await.unwrap();
+        store.ensure_session(new, 1).await.unwrap();
         let message = NewMessage { role: "user".to_owned(), content: "1".to_owned(), run_id: None };
         assert_eq!(store.append_messages(&key, "s1", vec![message], 2).await.unwrap(), 1);
         let window = HistoryWindow { limit: 10, max_bytes: 100, before_seq: None };

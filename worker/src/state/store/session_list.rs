@@ -121,12 +121,12 @@ mod tests {
         let store = shared.open("g1").await;
         let label = Some("Tax Return".to_owned());
         let new = NewSession { label, ..session("agent:main:a", "main") };
-        store.create_session(new, 1).await.unwrap();
+        store.ensure_session(new, 1).await.unwrap();
         let spawned_by = Some("agent:main:a".to_owned());
         let new = NewSession { spawned_by, ..session("agent:beta:b", "beta") };
-        store.create_session(new, 3).await.unwrap();
+        store.ensure_session(new, 3).await.unwrap();
         for (key, at) in [("agent:main:c", 2), ("global", 4), ("unknown", 5)] {
-            store.create_session(session(key, "main"), at).await.unwrap();
+            store.ensure_session(session(key, "main"), at).await.unwrap();
         }
         let filter = SessionFilter::default;
         let all = ["agent:beta:b", "agent:main:c", "agent:main:a"];
@@ -152,7 +152,7 @@ mod tests {
         let shared = Shared::new();
         let store = shared.open("g1").await;
         for n in 0..5 {
-            store.create_session(session(&format!("agent:main:{n}"), "main"), n).await.unwrap();
+            store.ensure_session(session(&format!("agent:main:{n}"), "main"), n).await.unwrap();
         }
         let filter = SessionFilter { limit: Some(2), ..SessionFilter::default() };
         let page = store.sessions(filter).await.unwrap();

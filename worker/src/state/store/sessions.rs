@@ -90,12 +90,6 @@ pub(crate) struct SessionPatch {
 /// Why a session was not made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateFailed {
-    /// The key is taken.
-    #[error("session \"{key}\" already exists")]
-    Exists {
-        /// The key.
-        key: String,
-    },
     /// The label is taken.
     #[error("label already in use: {label}")]
     LabelInUse {
@@ -128,57 +122,32 @@ pub(crate) enum ChangeFailed {
 }
 
 enum Refused {
-    Exists,
     NoSession,
     LabelInUse(String),
 }
 
-impl Refused {
-    fn into_create(self, key: String) -> CreateFailed {
-        match self {
-            Self::LabelInUse(label) => CreateFailed::LabelInUse { label },
-            Self::Exists | Self::NoSession => CreateFailed::Exists { key },
-        }
-    }
-}
+struct LabelInUse(String);
 
 pub(super) const COLUMNS: &str = "key, session_id, agent_id, label, model, model_provider, spawned_by, attributes, \
      message_count, input_tokens, output_tokens, run_status, run_started_at_ms, run_ended_at_ms, \
      created_at_ms, updated_at_ms";
 
 impl Store {
-    /// Makes a session.
-    ///
-    /// # Errors
-    /// [`CreateFailed`]
-    pub(crate) async fn create_session(
-        &self,
-        new: NewSession,
-        now_ms: i64,
-    ) -> Result<Session, CreateFailed> {
-        let key = new.key.clone();
-        let work = move |connection: &Connection| match read_session(connection, &new.key)? {
-            Some(_) => Ok(Err(Refused::Exists)),
-            None => insert(connection, &new, now_ms),
-        };
-        self.write("create a session", work).await?.map_err(|refused| refused.into_create(key))
-    }
-
     /// The session with this key, made if there is none. Two processes that ask at once get the same one.
     ///
     /// # Errors
-    /// [`CreateFailed`]; never [`CreateFailed::Exists`].
+    /// [`CreateFailed`]
     pub(crate) async fn ensure_session(
         &self,
         new: NewSession,
         now_ms: i64,
     ) -> Result<Session, CreateFailed> {
-        let key = new.key.clone();
         let work = move |connection: &Connection| match read_session(connection, &new.key)? {
             Some(found) => Ok(Ok(found)),
             None => insert(connection, &new, now_ms),
         };
-        self.write("create a session", work).await?.map_err(|refused| refused.into_create(key))
+        let made = self.write("create a session", work).await?;
+        made.map_err(|LabelInUse(label)| CreateFailed::LabelInUse { label })
     }
 
     /// The session with this key.
@@ -216,20 +185,6 @@ impl Store {
             }
         })
         .await
-    }
-
-    /// Notes how the latest run of a session stands, and adds the tokens it has used.
-    ///
-    /// # Errors
-    /// [`ChangeFailed`]
-    pub(crate) async fn note_session_run(
-        &self,
-        key: &str,
-        run: SessionRun,
-        tokens: (u64, u64),
-        now_ms: i64,
-    ) -> Result<Session, ChangeFailed> {
-        self.change("note a run", key, now_ms, move |session| session.note(run, tokens)).await
     }
 
     /// Begins another life of a session: its messages and counts are forgotten; its label, model and attributes stay.
@@ -301,7 +256,7 @@ impl Store {
         };
         self.write(doing, work).await?.map_err(|refused| match refused {
             Refused::LabelInUse(label) => ChangeFailed::LabelInUse { label },
-            Refused::Exists | Refused::NoSession => ChangeFailed::NoSession { key: shown },
+            Refused::NoSession => ChangeFailed::NoSession { key: shown },
         })
     }
 }
@@ -336,9 +291,9 @@ fn insert(
     connection: &Connection,
     new: &NewSession,
     now_ms: i64,
-) -> rusqlite::Result<Result<Session, Refused>> {
+) -> rusqlite::Result<Result<Session, LabelInUse>> {
     if let Some(label) = taken(connection, &new.key, &new.agent_id, &new.label)? {
-        return Ok(Err(Refused::LabelInUse(label)));
+        return Ok(Err(LabelInUse(label)));
     }
     store(connection, new, now_ms).map(Ok)
 }
