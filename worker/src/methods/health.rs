@@ -1,14 +1,17 @@
-//! `health`: the gateway as its clients look at it. It has no channels, plugins or heartbeat yet, and says so.
+//! `health`: the gateway as its clients look at it. It has no channels or heartbeat yet, and says so.
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Knowledge, Refusal, now_ms, row};
 use crate::agents::{DEFAULT_AGENT, clock_ms};
+use crate::plugins::Catalogue;
 use crate::state::store::sessions::Session;
 
 /// How many of the sessions that were used last are shown.
 const RECENT: usize = 5;
+/// What OpenClaw says of plugins that are from a state directory.
+const ORIGIN: &str = "global";
 
 pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
     super::payload(&report(knowledge))
@@ -32,7 +35,7 @@ pub(super) fn report(knowledge: &Knowledge) -> Value {
         "ok": true,
         "ts": now_ms(),
         "durationMs": 0,
-        "plugins": {"loaded": [], "errors": []},
+        "plugins": plugins(knowledge.registry.load().plugins()),
         "modelPricing": {"state": "disabled", "sources": []},
         "channels": {},
         "channelOrder": [],
@@ -47,4 +50,21 @@ pub(super) fn report(knowledge: &Knowledge) -> Value {
         }],
         "sessions": sessions,
     })
+}
+
+/// The plugins that may be called, and those that cannot be, as OpenClaw lists them.
+fn plugins(catalogue: &Catalogue) -> Value {
+    let (mut loaded, mut errors) = (Vec::new(), Vec::new());
+    for plugin in catalogue.plugins() {
+        match plugin.resting() {
+            None => loaded.push(&*plugin.declaration().id),
+            // It is loaded, and does not run at the moment.
+            Some(reason) => errors.push((&*plugin.declaration().id, true, reason)),
+        }
+    }
+    errors.extend(catalogue.left_out().iter().map(|one| (&*one.id, false, one.reason.clone())));
+    loaded.sort_unstable();
+    errors.sort_unstable();
+    let error = |(id, activated, reason)| json!({"id": id, "origin": ORIGIN, "activated": activated, "error": reason});
+    json!({"loaded": loaded, "errors": errors.into_iter().map(error).collect::<Vec<_>>()})
 }

@@ -257,6 +257,16 @@ impl Plugin {
         matches!(*self.standing.borrow(), Standing::Gone)
     }
 
+    /// Why it does not run at the moment, when it has died or could not start.
+    pub(crate) fn resting(&self) -> Option<String> {
+        match &*self.standing.borrow() {
+            Standing::Resting { reason, .. } => Some(reason.clone()),
+            Standing::Starting | Standing::Running(_) | Standing::Elsewhere | Standing::Gone => {
+                None
+            }
+        }
+    }
+
     /// How it is, for whoever asks.
     pub(crate) fn shown(&self) -> Value {
         let declared = &self.declaration;

@@ -1,9 +1,9 @@
 //! What is loaded at a start, and what a worker waits for.
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{House, ask, assert_invalid, dir, folder, install, is_ok, pid_of};
+use super::{House, ask, assert_invalid, dir, folder, install, is_ok, pid_of, until};
 use crate::rig::{Client, get};
 
 #[tokio::test]
@@ -27,6 +27,30 @@ async fn plugins_that_claim_one_method_are_both_named_and_neither_is_loaded() {
     assert!(is_ok(&ask(&mut socket, "three.echo", json!({})).await));
     assert!(is_ok(&ask(&mut socket, "agents.list", json!({})).await));
     assert_invalid(&ask(&mut socket, "one.echo", json!({})).await, "unknown method");
+}
+
+#[tokio::test]
+async fn health_lists_the_plugins_that_are_loaded_and_those_that_do_not_run() {
+    let dir = dir();
+    install(&dir, "two", &["echo"], |_| ());
+    install(&dir, "one", &["echo"], |_| ());
+    install(&dir, "broken", &["echo"], |d| d["command"] = json!(["./nobody"]));
+    install(&dir, "thief", &["echo"], |d| d["methods"][0]["name"] = json!("agents.list"));
+    let house = House::start(dir).await;
+    let mut socket = house.client().await;
+    // For a moment now and then the broken one is being started again.
+    let both =
+        |health: &Value| health["payload"]["plugins"]["errors"].as_array().unwrap().len() == 2;
+    let health = until(&mut socket, ("health", json!({})), both).await;
+    let plugins = &health["payload"]["plugins"];
+    assert_eq!(plugins["loaded"], json!(["one", "two"]), "{plugins}");
+    let [broken, thief] = &plugins["errors"].as_array().unwrap()[..] else { panic!("{plugins}") };
+    let theft =
+        r#"the plugin "thief" claims the method "agents.list", and so does the gateway itself"#;
+    let expected = json!({"id": "thief", "origin": "global", "activated": false, "error": theft});
+    assert_eq!(*thief, expected);
+    assert_eq!((&broken["id"], &broken["activated"]), (&json!("broken"), &json!(true)));
+    assert!(broken["error"].as_str().unwrap().starts_with("could not start "), "{broken}");
 }
 
 #[tokio::test]
