@@ -64,6 +64,15 @@ pub(crate) struct Args {
     /// `x-holdfast-echo-delay-ms`.
     #[arg(long, env = "HOLDFAST_ECHO_DELAY_MS", value_name = "MS", default_value_t = 0)]
     pub(crate) echo_delay_ms: u64,
+    /// How long a wait for a run leaves the database alone at first. Ends are heard of; this is for what is not.
+    #[arg(
+        long,
+        env = "HOLDFAST_WAIT_PAUSE",
+        value_parser = duration,
+        default_value = "20ms",
+        hide = true,
+    )]
+    pub(crate) wait_pause: Duration,
     /// How clients are limited.
     #[command(flatten)]
     pub(crate) limits: Limits,

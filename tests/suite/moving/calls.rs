@@ -257,6 +257,40 @@ async fn a_run_of_the_incumbent_is_ended_through_the_successor() {
 }
 
 #[tokio::test]
+async fn a_wait_at_the_successor_is_told_when_a_run_of_the_incumbent_ends() {
+    // Whoever only looked now and then would look too late.
+    let rarely = |s: Setup| quick(s).environment("HOLDFAST_WAIT_PAUSE", "1h");
+    let front = Front::with(rarely).await;
+    let mut socket = BareWebSocket::connected(&front.address()).await;
+    let mut ear = Ear::open();
+    // The link stays, for one goes on.
+    for run in ["one", "other"] {
+        ask_agent(&mut socket, run, run, 60_000, "never said").await;
+        ear.accepted(&mut socket, run).await;
+    }
+    let mut takeover = front.begin_takeover();
+    takeover.until("draining").await;
+    all_moved(&front).await;
+    let wait = call("wait", "agent.wait", json!({"runId": "one", "timeoutMs": 20_000}));
+    socket.send(&frame(Part::Text, wait)).await;
+    // The wait has begun by then: calls of one client begin in their order.
+    socket_health(&mut ear, &mut socket).await;
+    for run in ["one", "other"] {
+        let abort = call("abort", "chat.abort", json!({"sessionKey": run}));
+        socket.send(&frame(Part::Text, abort)).await;
+        if run == "one" {
+            let waited = ear.until(&mut socket, |said| said["id"] == "wait").await;
+            assert_eq!(waited["payload"]["runId"], "one", "{waited}");
+            assert_ne!(waited["payload"]["status"], "timeout", "{waited}");
+            let incumbent = front.status().await;
+            let incumbent = incumbent.generation(generation(1)).expect("it is still there");
+            assert!(incumbent.in_flight > Some(0), "nothing went on there: {incumbent:?}");
+        }
+    }
+    takeover.end().await.assert_committed();
+}
+
+#[tokio::test]
 async fn a_sessions_next_turn_waits_for_the_one_that_the_incumbent_is_at() {
     let front = Front::with(quick).await;
     let mut socket = BareWebSocket::connected(&front.address()).await;

@@ -1,6 +1,7 @@
 //! Work being done: agents, the harnesses that run them, and their runs.
 
 mod ending;
+mod ends;
 mod follow;
 pub(crate) mod harness;
 mod lane;

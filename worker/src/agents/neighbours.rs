@@ -29,6 +29,8 @@ pub(super) enum Word {
     RunsAborted { ask: u64, runs: Vec<String> },
     /// Scheduled jobs have changed: whoever holds the writer lease looks at them.
     JobsChanged,
+    /// This run has ended, and what came of it is written down. One that does not know the word looks now and then.
+    RunEnded { run: String },
 }
 
 impl Word {
@@ -43,9 +45,18 @@ impl Word {
 
 /// Tells whoever is beside that scheduled jobs have changed.
 pub(crate) fn tell_of_jobs(post: &Post) {
+    tell(post, &Word::JobsChanged);
+}
+
+/// Tells whoever is beside that a run has ended here.
+pub(super) fn tell_of_end(post: &Post, run: &str) {
+    tell(post, &Word::RunEnded { run: run.to_owned() });
+}
+
+fn tell(post: &Post, word: &Word) {
     for neighbour in [Neighbour::Incumbent, Neighbour::Successor] {
         // Nobody needs to be there.
-        post.tell(neighbour, &Word::JobsChanged.written());
+        post.tell(neighbour, &word.written());
     }
 }
 
@@ -66,6 +77,7 @@ mod tests {
             },
             Word::RunsAborted { ask: 1, runs: vec!["r".into()] },
             Word::JobsChanged,
+            Word::RunEnded { run: "r".into() },
         ] {
             assert_eq!(Word::read(&word.written()), Some(word));
         }

@@ -23,10 +23,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::{debug, warn};
 
 use super::ending::{Ending, Outcome};
+use super::ends::{Awaited, Ends};
 use super::follow::{Followed, Follower, follower};
 use super::harness::{Harness, Turn};
 use super::lane::{Consequence, Lanes, Ticket};
-use super::neighbours::Word;
+use super::neighbours::{Word, tell_of_end};
 use super::session::SessionKey;
 use super::transcript::{Ended, clock_ms};
 use super::{overview::Overview, run};
@@ -89,6 +90,7 @@ pub(crate) struct Runs {
     overview: Overview,
     /// Who looks after jobs here.
     jobs: OnceLock<Arc<Notify>>,
+    ends: Ends,
     state: Mutex<State>,
 }
 
@@ -112,8 +114,8 @@ struct UnderWay {
 impl Runs {
     /// No runs yet; those to come are told of by this post, counted in this census, and written down in this store.
     pub(crate) fn new(post: Post, census: Arc<Census>, store: Store) -> Self {
-        let (overview, jobs, state) = Default::default();
-        Self { post, census, store, overview, jobs, state }
+        let (overview, jobs, ends, state) = Default::default();
+        Self { post, census, store, overview, jobs, ends, state }
     }
 
     /// Whom to wake when the generation beside says that scheduled jobs have changed. It is said once.
@@ -227,16 +229,9 @@ impl Runs {
         Begun::Started(told)
     }
 
-    /// Ends when this run is not under way here, and says whether it was.
-    pub(crate) async fn ended_here(&self, run: &str) -> bool {
-        let end = self.state().under_way.get(run).map(|under_way| Arc::clone(&under_way.end));
-        match end {
-            Some(end) => {
-                end.closed().await;
-                true
-            }
-            None => false,
-        }
+    /// From now on the end of this run is not missed, here and in the generation beside.
+    pub(crate) fn end_of(&self, run: String) -> Awaited {
+        self.ends.of(run)
     }
 
     /// Whether runs of this session are under way here.
@@ -339,6 +334,7 @@ impl Runs {
         // Nobody answers these any more.
         state.asked.clear();
         drop(state);
+        self.ends.neighbour_gone();
         let runs = Arc::clone(self);
         tokio::spawn(async move { runs.overview.refresh(&runs.store).await });
     }
@@ -359,6 +355,7 @@ impl Runs {
                 }
                 return;
             }
+            Word::RunEnded { run } => return self.ends.ended(&run),
             Word::RunsAborted { ask, runs } => {
                 if let Some(answer) = state.asked.remove(&ask) {
                     // Who asked may have waited long enough.
@@ -425,6 +422,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.runs.state();
         state.under_way.remove(&self.run);
+        self.runs.ends.ended(&self.run);
+        tell_of_end(&self.runs.post, &self.run);
         // Whoever waits no more was granted the lane.
         if state.waiting.remove(&self.ticket).is_some() {
             state.lanes.give_up(self.session.as_str(), self.ticket);

@@ -80,6 +80,7 @@ pub(super) async fn furnish(
         current_config: Mutex::new(config),
         config_writes: Mutex::default(),
         wants_takeover: worker.generation().map(|_| wants_takeover),
+        wait_pause: args.wait_pause,
         attendance: Attendance::default(),
         neighbourhood: Neighbourhood::new(post.clone()),
         log,

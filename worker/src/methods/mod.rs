@@ -30,7 +30,7 @@ mod wait;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -93,6 +93,8 @@ pub(crate) struct Knowledge {
     pub(crate) runs: Arc<Runs>,
     /// Where it is said why a fresh worker is needed: whoever hears it asks the front. `None` without a front.
     pub(crate) wants_takeover: Option<mpsc::Sender<String>>,
+    /// How long a wait for a run leaves the database alone at first.
+    pub(crate) wait_pause: Duration,
     /// Who is connected here.
     pub(crate) attendance: Attendance,
     /// The generations beside.

@@ -1,15 +1,15 @@
 //! `agent.wait`: how a run has ended, once it has, in whichever generation it runs.
 //!
 //! **Invariants**
-//! - A run of this generation is waited for without asking again and again; for one of the generation beside,
-//!   or one that nobody has begun yet, the database is asked ever more rarely.
+//! - The end of a run is heard of, here and in the generation beside, and looked up then. Whatever is not heard is
+//!   found all the same: the database is looked at now and then, ever more rarely.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Call, Knowledge, Refusal, agent, chat, outcome};
 use crate::agents::{Ended, clock_ms};
@@ -20,8 +20,8 @@ use crate::state::store::idempotency::{Claim, IdempotencyKey};
 const TIMEOUT_MS: u64 = 30_000;
 /// The longest wait that is possible.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// Between the first two looks at the database, and at most between any two.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// At most so much lies between two looks at the database, unless more lies between the first two already.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) static PARAMS: Shape = Shape::Object(&[
     Field::required("runId", Shape::Text),
@@ -44,20 +44,20 @@ async fn wait(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
     let Params { run_id, timeout_ms } = call.read()?;
     let limit = Duration::from_millis(timeout_ms.unwrap_or(TIMEOUT_MS)).min(LONGEST);
     let deadline = Instant::now() + limit;
-    let (mut pause, longest) = PAUSES;
+    let mut pause = knowledge.wait_pause;
+    let longest = pause.max(LONGEST_PAUSE);
+    // Ahead of the first look: what ends after that is heard.
+    let mut awaited = knowledge.runs.end_of(run_id);
     loop {
-        if let Some(payload) = ended(knowledge, &run_id).await? {
+        if let Some(payload) = ended(knowledge, awaited.run()).await? {
             return Ok(payload);
         }
-        let next_look = async {
-            if !knowledge.runs.ended_here(&run_id).await {
-                tokio::time::sleep(pause).await;
-            }
-        };
+        // Whether a sign comes or the pause is over, it is looked at again.
+        let next_look = timeout(pause, awaited.sign());
         if timeout_at(deadline, next_look).await.is_err() {
-            return Ok(json!({"runId": run_id, "status": "timeout"}));
+            return Ok(json!({"runId": awaited.run(), "status": "timeout"}));
         }
-        pause = (pause * 2).min(longest);
+        pause = pause.saturating_mul(2).min(longest);
     }
 }
 

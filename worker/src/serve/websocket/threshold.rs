@@ -120,6 +120,7 @@ mod tests {
                 jobs: Timetable::new(store.clone(), post.clone()).jobs(),
                 runs: Arc::new(Runs::new(post.clone(), Arc::default(), store.clone())),
                 wants_takeover: None,
+                wait_pause: Duration::from_millis(20),
                 attendance: Attendance::default(),
                 neighbourhood: Neighbourhood::new(post),
                 log: LogRing::default(),
