@@ -1,9 +1,10 @@
 //! Plugins that die, that cannot be understood, and that end.
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::{House, advertised, ask, assert_come_back, dir, install, is_ok, pid_of, until};
+use super::{House, advertised, ask, assert_come_back, dir, folder, install, is_ok, pid_of, until};
 use crate::rig::within;
 
 #[tokio::test]
@@ -58,6 +59,39 @@ async fn a_plugin_that_says_what_is_no_message_or_too_long_a_line_is_started_aga
         assert_ne!(who["payload"]["pid"], pid.as_raw(), "{who}");
         house.process.log.shows("a plugin does not run").await;
     }
+}
+
+#[tokio::test]
+async fn a_plugin_that_closes_its_stdin_is_ended_and_started_again() {
+    let dir = dir();
+    let introduction =
+        r#"{"jsonrpc":"2.0","id":1,"result":{"protocol":1,"methods":["deaf.echo"]}}"#;
+    // It hears who it is, and nothing more; it would stay all the same.
+    let script =
+        format!("read asked; exec 0<&-; echo $$ >>lives; echo '{introduction}'; exec sleep 600");
+    install(&dir, "deaf", &["echo"], |d| d["command"] = json!(["/bin/sh", "-c", script]));
+    let lives = folder(&dir, "deaf").join("lives");
+    let house = House::start(dir).await;
+    let answer = ask(&mut house.client().await, "deaf.echo", json!({})).await;
+    assert_eq!(answer["error"]["code"], "UNAVAILABLE", "{answer}");
+    house.process.log.shows("it does not hear what it is told").await;
+    let begun_again = async {
+        loop {
+            let lives = std::fs::read_to_string(&lives).unwrap();
+            let pids: Vec<i32> = lives.lines().map(|pid| pid.parse().unwrap()).collect();
+            if let [first, _, ..] = pids[..] {
+                return first;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = within("another life of it", begun_again).await;
+    let gone = async {
+        while kill(Pid::from_raw(first), None).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the end of the first one", gone).await;
 }
 
 #[tokio::test]
