@@ -120,6 +120,7 @@ impl Plugin {
                 let generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
                 Ok(json!({
                     "plugin": self.id, "pid": std::process::id(), "generation": *generation,
+                    "descriptors": descriptors(),
                     "environment": std::env::vars().map(|(name, _)| name).collect::<Vec<_>>(),
                 }))
             }
@@ -171,4 +172,11 @@ impl Plugin {
         // A demonstration goes on without its journal.
         let _ = opened.and_then(|mut file| file.write_all(entry.as_bytes()));
     }
+}
+
+/// How many descriptors this process may hold, as proc(5) has it.
+fn descriptors() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }

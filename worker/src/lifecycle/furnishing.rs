@@ -21,7 +21,7 @@ use crate::attendance::Attendance;
 use crate::identity::{Devices, TokenInForce};
 use crate::log_ring::LogRing;
 use crate::methods::Knowledge;
-use crate::methods::plugins::permits;
+use crate::methods::plugins::{self, permits};
 use crate::neighbourhood::Neighbourhood;
 use crate::plugins::{Catalogue, Plugins};
 use crate::registry::Registry;
@@ -43,7 +43,7 @@ pub(super) struct Furnished {
     pub(super) timetable: Timetable,
     /// Why a fresh worker is wanted, whenever one is.
     pub(super) wishes: mpsc::Receiver<String>,
-    /// Follows the configuration's file, until this is dropped.
+    /// Follows the configuration, until this is dropped.
     pub(super) following: JoinSet<()>,
 }
 
@@ -54,6 +54,7 @@ pub(super) async fn furnish(
     log: LogRing,
     (state, config, token): (StateDir, CurrentConfig, TokenInForce),
     store: Store,
+    descriptors: Option<u64>,
 ) -> Furnished {
     let access_log = if args.access_log { AccessLog::On } else { AccessLog::Off };
     let post = Post::new(usize::try_from(args.limits.max_buffered_bytes).unwrap_or(usize::MAX));
@@ -62,7 +63,8 @@ pub(super) async fn furnish(
     let timetable = Timetable::new(store.clone(), post.clone());
     let (wants_takeover, wishes) = mpsc::channel(1);
     let generation = worker.generation().unwrap_or(GenerationId::new(0)).to_string();
-    let plugins = Plugins::new(state.path(), generation, worker.lease(), post.clone());
+    let plugins = Plugins::new(state.path(), generation, worker.lease(), post.clone())
+        .giving_descriptors(descriptors);
     let holds = config.holds();
     let loaded = Arc::new(plugins.load(|id| permits(&holds, id)));
     let knowledge = Knowledge {
@@ -103,11 +105,12 @@ pub(super) async fn furnish(
     Furnished { gateway, knowledge, loaded, timetable, wishes, following }
 }
 
-/// Follows the configuration's file, until this is dropped.
+/// Follows the configuration's file and what it says of plugins, until this is dropped.
 fn following(knowledge: &Arc<Knowledge>) -> JoinSet<()> {
     let follower = Arc::clone(knowledge);
     let mut following = JoinSet::new();
     let path = knowledge.config_path.clone();
     following.spawn(config::follow(path, move || follower.look_again()));
+    following.spawn(plugins::follow(Arc::clone(knowledge)));
     following
 }

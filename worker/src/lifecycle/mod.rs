@@ -78,9 +78,13 @@ impl RunFailed {
 /// [`RunFailed`]; the process should exit with its [`RunFailed::exit_code`].
 pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
     let log = log::begin(&args);
-    if let Err(error) = handoff::limits::raise_descriptor_limit() {
-        warn!(error = &error as &dyn Error, "the descriptor limit stays as it is");
-    }
+    let descriptors = match handoff::limits::raise_descriptor_limit() {
+        Ok(limits) => Some(limits.inherited),
+        Err(error) => {
+            warn!(error = &error as &dyn Error, "the descriptor limit stays as it is");
+            None
+        }
+    };
     if let Err(error) = handoff::limits::reserve_descriptors(RESERVED_DESCRIPTORS) {
         debug!(error = &error as &dyn Error, "no room was made for descriptors ahead of time");
     }
@@ -89,10 +93,11 @@ pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
         builder.worker_threads(threads.get());
     }
     let runtime = builder.enable_all().build().map_err(|source| RunFailed::Runtime { source })?;
-    runtime.block_on(live(args, log))
+    runtime.block_on(live(args, log, descriptors))
 }
 
-async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
+/// `descriptors` is the limit that this process was started with, if it has another by now.
+async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), RunFailed> {
     let under_front = std::env::var_os(LINK_VARIABLE).is_some();
     let addresses = addresses(&args, under_front);
     let mut configured = None;
@@ -122,7 +127,7 @@ async fn live(args: Args, log: LogRing) -> Result<(), RunFailed> {
         }
     };
     let Furnished { gateway, knowledge, loaded, timetable, wishes, following: _following } =
-        furnish(&worker, &args, log, (state, config, token), store).await;
+        furnish(&worker, &args, log, (state, config, token), store, descriptors).await;
     let mut doors = Doors::open(&worker, acceptors, &gateway, args.migrate);
     let _own_sockets = opening::own_socket_files(&worker);
     opening::become_ready(&worker, &gateway, (&knowledge.plugins, &loaded), &source).await;

@@ -18,7 +18,7 @@ use handoff::migrate::Neighbour;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Call, Knowledge, Refusal};
 use crate::plugins::beside::{self, Passed, Word};
@@ -50,6 +50,19 @@ pub(super) async fn reload(knowledge: Arc<Knowledge>, call: Call) {
     // It is as little to be cut in half as any other change: whoever asked may be gone by its end.
     let outcome = reloaded(&knowledge).await;
     call.reply.outcome(outcome);
+}
+
+/// Reloads the plugins whenever the configuration has changed what it says of them; never ends.
+pub(crate) async fn follow(knowledge: Arc<Knowledge>) {
+    loop {
+        knowledge.plugins.reload_wanted().await;
+        if let Err(refusal) = reloaded(&knowledge).await {
+            warn!(
+                reason = refusal.message,
+                "the configuration has changed which plugins are loaded"
+            );
+        }
+    }
 }
 
 async fn reloaded(knowledge: &Knowledge) -> Result<Value, Refusal> {

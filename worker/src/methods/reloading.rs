@@ -19,7 +19,7 @@ use super::{Knowledge, Refusal};
 use crate::agents::harness::Harness;
 use crate::plugins::Catalogue;
 use crate::registry::Registry;
-use crate::state::config::{self, Base, EditFailed, Edited, Environment, Reloaded};
+use crate::state::config::{self, Base, EditFailed, Edited, Environment, KeyPath, Reloaded, Step};
 use crate::state::reload::ReloadPlan;
 
 impl Knowledge {
@@ -44,7 +44,12 @@ impl Knowledge {
         }
         match plan {
             ReloadPlan::Nothing => {}
-            ReloadPlan::Hot(_) => info!(%plan, "the configuration has changed"),
+            ReloadPlan::Hot(ref paths) => {
+                info!(%plan, "the configuration has changed");
+                if paths.iter().any(is_of_plugins) {
+                    self.plugins.want_reload();
+                }
+            }
             ReloadPlan::Takeover(_) => {
                 warn!(%plan, "the configuration has changed where only a fresh worker helps");
                 // One that waits already says enough; the fresh worker reads all of it.
@@ -104,6 +109,11 @@ impl Knowledge {
         // A panic there has said why; whether anything was done is not known.
         done.map_err(|_| super::outcome_unknown())
     }
+}
+
+/// Whether a key says which plugins are loaded.
+fn is_of_plugins(path: &KeyPath) -> bool {
+    matches!(path.steps(), [Step::Key(section), ..] if section == "plugins")
 }
 
 /// Why an edit was not made, as clients are told.

@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) lease: watch::Receiver<Option<u64>>,
     /// Where exclusive plugins are locked.
     pub(super) locks: PathBuf,
+    /// How many descriptors a plugin may hold, if not as many as the worker.
+    pub(super) descriptors: Option<u64>,
 }
 
 /// Why a plugin is to end.
@@ -159,7 +161,7 @@ impl Task {
                 Err(failed) => return End::Died(chain(&failed)),
             }
         }
-        let (process, pipes) = match Process::spawn(declaration) {
+        let (process, pipes) = match Process::spawn(declaration, self.world.descriptors) {
             Ok(spawned) => spawned,
             Err(failed) => return End::Died(chain(&failed)),
         };

@@ -36,7 +36,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use handoff::chain;
 use handoff::migrate::Post;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::error;
 
 use self::beside::Beside;
@@ -64,6 +64,8 @@ pub(crate) struct Plugins {
     beside: Beside,
     /// All that are not known to be gone, also those that were retired.
     living: Mutex<Vec<Arc<Plugin>>>,
+    /// Somebody is to reload: other plugins are permitted now.
+    wanted: Notify,
     /// Held by whoever reloads.
     pub(crate) reloading: tokio::sync::Mutex<()>,
 }
@@ -139,13 +141,20 @@ impl Plugins {
     ) -> Self {
         let folder = state.join(FOLDER);
         Self {
-            world: World { generation, lease, locks: folder.join(LOCKS) },
+            world: World { generation, lease, locks: folder.join(LOCKS), descriptors: None },
             folder,
             readiness: Readiness::default(),
             beside: Beside::new(post),
             living: Mutex::default(),
+            wanted: Notify::new(),
             reloading: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Those that are started from now on may hold so many descriptors; with `None`, as many as the worker itself.
+    pub(crate) fn giving_descriptors(mut self, limit: Option<u64>) -> Self {
+        self.world.descriptors = limit;
+        self
     }
 
     /// What this worker's readiness is fed by.
@@ -212,6 +221,16 @@ impl Plugins {
         let left_out = loaded.left_out().iter().filter(|left_out| left_out.required);
         let left_out = left_out.map(|one| format!("{}: {}", condition(&one.id), one.reason));
         join_all(attempts).await.into_iter().flatten().chain(left_out).collect()
+    }
+
+    /// Other plugins are permitted now: whoever follows that reloads.
+    pub(crate) fn want_reload(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Ends when a reload is wanted. Cancel safe.
+    pub(crate) async fn reload_wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Reads the declarations again, and starts what is new or has changed beside what runs.

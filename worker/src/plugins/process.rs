@@ -7,14 +7,16 @@
 //! **Invariants**
 //! - It leads a process group of its own, and no process of that group outlives it: dropped, all are killed.
 //! - It inherits three descriptors, and of the environment only what its declaration and [`PASSED_ON`] name.
+//! - It has the limit of descriptors that the worker was started with before it is told anything.
 //! - What it writes to stderr is read as fast as it comes, and the end of it kept.
 
+use std::error::Error;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, prlimit};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tracing::debug;
@@ -80,7 +82,10 @@ impl Process {
     ///
     /// # Errors
     /// [`SpawnFailed`].
-    pub(super) fn spawn(declaration: &Declaration) -> Result<(Self, Pipes), SpawnFailed> {
+    pub(super) fn spawn(
+        declaration: &Declaration,
+        descriptors: Option<u64>,
+    ) -> Result<(Self, Pipes), SpawnFailed> {
         let program = declaration.program();
         let mut command = Command::new(&program);
         command
@@ -102,6 +107,9 @@ impl Process {
         let failed = |source| SpawnFailed::Start { program: program.display().to_string(), source };
         let mut child = command.spawn().map_err(failed)?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let (Some(pid), Some(limit)) = (pid, descriptors) {
+            limit_descriptors(pid, limit);
+        }
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (stdin, stdout) = stdin.zip(stdout).expect("both were asked for");
         let tail = Arc::default();
@@ -140,6 +148,20 @@ impl Process {
         }
         // Killed, it needs no more than the kernel's time.
         let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
+    }
+}
+
+/// Gives a process this soft limit of descriptors (prlimit(2)): the worker has raised its own, and programs that use
+/// `select(2)` break above 1024.
+///
+/// Setting it between fork and exec would take unsafe code. So a program that looks in its very first moments may
+/// still see the worker's limit; one that looks when it is told to begin does not.
+fn limit_descriptors(process: Pid, limit: u64) {
+    // The hard limit is the worker's, which nobody has changed.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limits = Rlimit { current: Some(limit), maximum };
+    if let Err(error) = prlimit(Some(process), Resource::Nofile, limits) {
+        debug!(error = &error as &dyn Error, "a plugin has the worker's limit of descriptors");
     }
 }
 

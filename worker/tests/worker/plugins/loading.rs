@@ -1,10 +1,13 @@
 //! What is loaded at a start, and what a worker waits for.
 
+use std::process::Stdio;
+
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use super::{House, ask, assert_invalid, dir, folder, install, is_ok, pid_of, until};
-use crate::rig::{Client, get};
+use crate::rig::{Client, command, get};
 
 #[tokio::test]
 async fn plugins_that_claim_one_method_are_both_named_and_neither_is_loaded() {
@@ -98,6 +101,24 @@ async fn a_worker_is_ready_when_its_required_plugin_is_and_says_which_one_is_not
     assert_eq!(client.reply().await.status, 200, "it has started all the same");
     std::fs::write(&gate, "").unwrap();
     house.until_ready_is(200).await;
+}
+
+#[tokio::test]
+async fn a_plugin_has_the_limit_of_descriptors_that_the_worker_was_started_with() {
+    let dir = dir();
+    install(&dir, "demo", &["who"], |_| ());
+    let worker = command(&dir);
+    let mut limited = Command::new("/bin/sh");
+    limited.env_clear().args(["-c", "ulimit -Sn 777; exec \"$0\" \"$@\""]);
+    limited.arg(worker.as_std().get_program()).stdin(Stdio::null()).stdout(Stdio::null());
+    limited.stderr(Stdio::piped()).kill_on_drop(true);
+    for (name, value) in worker.as_std().get_envs() {
+        limited.env(name, value.expect("it is set"));
+    }
+    let house = House::spawn_by(&mut limited, dir);
+    house.process.log.shows("listening").await;
+    let who = ask(&mut house.client().await, "demo.who", json!({})).await;
+    assert_eq!(who["payload"]["descriptors"], 777, "{who}");
 }
 
 #[tokio::test]

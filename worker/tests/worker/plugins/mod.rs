@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::rig::{Client, Process, WebSocket, command, get, within};
 
@@ -52,8 +53,13 @@ fn install(dir: &TempDir, id: &str, words: &[&str], change: impl FnOnce(&mut Val
 
 impl House {
     fn spawn(dir: TempDir) -> Self {
+        let mut command = command(&dir);
+        Self::spawn_by(&mut command, dir)
+    }
+
+    fn spawn_by(command: &mut Command, dir: TempDir) -> Self {
         let listen = format!("unix:{}", dir.path().join("worker.sock").display());
-        let process = Process::spawn(command(&dir).args(["--listen", &listen]));
+        let process = Process::spawn(command.args(["--listen", &listen]));
         Self { process, dir }
     }
 

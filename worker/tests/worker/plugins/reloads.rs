@@ -127,3 +127,30 @@ async fn plugins_go_on_through_a_change_of_the_configuration_which_may_forbid_th
     assert!(is_ok(&ask(&mut socket, "plugins.reload", json!({})).await));
     assert_invalid(&ask(&mut socket, "demo.who", json!({})).await, "unknown method");
 }
+
+#[tokio::test]
+async fn the_configuration_has_plugins_end_and_start_without_a_call() {
+    let dir = dir();
+    install(&dir, "demo", &["who"], |_| ());
+    install(&dir, "stays", &["who"], |_| ());
+    let house = House::start(dir).await;
+    let mut socket = house.client().await;
+    let stays = pid_of(&mut socket, "stays").await;
+    let configure = |enabled: bool| {
+        let config = json!({"plugins": {"entries": {"demo": {"enabled": enabled}}}});
+        let path = house.dir.path().join("state/openclaw.json");
+        let beside = path.with_extension("next");
+        std::fs::write(&beside, config.to_string()).unwrap();
+        std::fs::rename(beside, path).unwrap();
+    };
+    for enabled in [false, true] {
+        configure(enabled);
+        let changed = async {
+            while is_ok(&ask(&mut socket, "demo.who", json!({})).await) != enabled {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the configuration to hold", changed).await;
+    }
+    assert_eq!(pid_of(&mut socket, "stays").await, stays, "what did not change was left alone");
+}
