@@ -111,9 +111,11 @@ impl Registry {
         let echo = Harness::Echo(Echo { word_delay: echo_word_delay });
         let agents = Roster::of(config);
         let list = &config.settled.config().agents.list;
+        // Of several of one id, the first one.
+        let listed: BTreeMap<_, _> =
+            list.iter().rev().map(|agent| (agent_id(&agent.id), agent)).collect();
         let harness = |id: &String| {
-            let agent = list.iter().find(|agent| agent_id(&agent.id) == *id);
-            let model = agent.and_then(|agent| agent.model.as_ref()?.primary.as_deref());
+            let model = listed.get(id).and_then(|agent| agent.model.as_ref()?.primary.as_deref());
             match model.and_then(|model| model.strip_prefix(PLUGIN_HARNESS)) {
                 Some(name) => {
                     let plugin = plugins.harness(name).cloned();

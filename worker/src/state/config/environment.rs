@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::key_path::KeyPath;
+use super::key_path::{KeyPath, Trail};
 
 /// Where the token is looked for, as `identity` does.
 const TOKEN_VARIABLES: [&str; 2] = ["HOLDFAST_TOKEN", "OPENCLAW_GATEWAY_TOKEN"];
@@ -69,27 +69,27 @@ impl Environment {
     /// The value with its variables put in, and those that are not set with the place that wants them.
     pub(crate) fn fill(&self, value: &Value) -> (Value, Vec<(KeyPath, String)>) {
         let mut missing = Vec::new();
-        let filled = self.fill_at(value, &KeyPath::whole(), &mut missing);
+        let filled = self.fill_at(value, Trail::Whole, &mut missing);
         (filled, missing)
     }
 
     fn fill_at(
         &self,
         value: &Value,
-        path: &KeyPath,
+        trail: Trail<'_>,
         missing: &mut Vec<(KeyPath, String)>,
     ) -> Value {
         match value {
-            Value::String(text) => self.fill_text(text, path, missing).into(),
+            Value::String(text) => self.fill_text(text, trail, missing).into(),
             Value::Array(elements) => elements
                 .iter()
                 .enumerate()
-                .map(|(at, element)| self.fill_at(element, &path.index(at), missing))
+                .map(|(at, element)| self.fill_at(element, trail.index(at), missing))
                 .collect(),
             Value::Object(members) => Value::Object(
                 members
                     .iter()
-                    .map(|(key, value)| (key.clone(), self.fill_at(value, &path.key(key), missing)))
+                    .map(|(key, value)| (key.clone(), self.fill_at(value, trail.key(key), missing)))
                     .collect(),
             ),
             value => value.clone(),
@@ -99,7 +99,7 @@ impl Environment {
     fn fill_text(
         &self,
         text: &str,
-        path: &KeyPath,
+        trail: Trail<'_>,
         missing: &mut Vec<(KeyPath, String)>,
     ) -> String {
         let mut filled = String::new();
@@ -111,7 +111,7 @@ impl Environment {
                 match self.value(name) {
                     Some(value) => filled.push_str(value),
                     None => {
-                        missing.push((path.clone(), name.to_owned()));
+                        missing.push((trail.path(), name.to_owned()));
                         filled.push_str(&rest[..rest.len() - behind.len()]);
                     }
                 }

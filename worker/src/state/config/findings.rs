@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::key_path::KeyPath;
-use super::schema::{alternatives, element, resolve, schema, variants};
+use super::key_path::{KeyPath, Trail};
+use super::schema::{alternatives, element, member, resolve, schema, variants};
 use super::spans::{Inside, Spanned, spans};
 use super::text::Position;
 
@@ -84,7 +84,7 @@ pub(super) fn first(findings: &[Finding]) -> String {
 /// Gives findings their places in `text`, and puts them in its order. Of more than [`MOST`], some stay.
 pub(super) fn place(findings: &mut Vec<Finding>, text: &str) {
     let Some(whole) = spans(text) else { return };
-    repeated(&whole, &KeyPath::whole(), text, findings);
+    repeated(&whole, Trail::Whole, schema(), text, findings);
     findings.sort_by_key(|finding| finding.severity == Severity::Warning);
     findings.truncate(MOST);
     for finding in &mut *findings {
@@ -95,43 +95,51 @@ pub(super) fn place(findings: &mut Vec<Finding>, text: &str) {
 }
 
 /// The keys that are there more than once, as far as anybody here reads them.
-fn repeated(place: &Spanned, path: &KeyPath, text: &str, findings: &mut Vec<Finding>) {
+fn repeated(
+    place: &Spanned,
+    trail: Trail<'_>,
+    node: &'static Value,
+    text: &str,
+    findings: &mut Vec<Finding>,
+) {
     let (Inside::Object(items) | Inside::Array(items)) = &place.inside else { return };
     let is_object = matches!(place.inside, Inside::Object(_));
     let mut keys = BTreeSet::new();
     for (at, item) in items.iter().enumerate() {
-        let path = if is_object { path.key(&item.key) } else { path.index(at) };
-        if super::schema::at(&path).is_none() || findings.len() >= 2 * MOST {
-            continue;
-        }
+        let (trail, node) = if is_object {
+            (trail.key(&item.key), member(node, &item.key))
+        } else {
+            (trail.index(at), element(node))
+        };
+        let Some(node) = node.filter(|_| findings.len() < 2 * MOST) else { continue };
         if is_object && !keys.insert(&item.key) {
             let problem = "this key is there already, and the last one holds";
-            let mut finding = Finding::warning(path.clone(), problem, "leave one of them");
+            let mut finding = Finding::warning(trail.path(), problem, "leave one of them");
             finding.position = Some(Position::of(item.start, text));
             findings.push(finding);
         }
-        repeated(&item.value, &path, text, findings);
+        repeated(&item.value, trail, node, text, findings);
     }
 }
 
 /// What of `value` does not fit the schema.
 pub(super) fn misfits(value: &Value) -> Vec<Finding> {
     let mut findings = Vec::new();
-    fit(schema(), value, &KeyPath::whole(), &mut findings);
+    fit(schema(), value, Trail::Whole, &mut findings);
     findings
 }
 
-fn fit(node: &'static Value, value: &Value, path: &KeyPath, findings: &mut Vec<Finding>) {
+fn fit(node: &'static Value, value: &Value, trail: Trail<'_>, findings: &mut Vec<Finding>) {
     if findings.len() >= MOST {
         return;
     }
     let node = resolve(node);
     if let Some(several) = alternatives(node) {
-        return fit_any(node, several, value, path, findings);
+        return fit_any(node, several, value, trail, findings);
     }
     if let Some(problem) = misfit(node, value) {
         let remedy = format!("write {}", wanted(node));
-        findings.push(Finding::error(path.clone(), problem, remedy));
+        findings.push(Finding::error(trail.path(), problem, remedy));
         return;
     }
     match value {
@@ -140,19 +148,19 @@ fn fit(node: &'static Value, value: &Value, path: &KeyPath, findings: &mut Vec<F
                 let key = required.as_str().unwrap_or_default();
                 if !members.contains_key(key) {
                     let problem = format!("`{key}` is missing");
-                    findings.push(Finding::error(path.clone(), problem, format!("add `{key}`")));
+                    findings.push(Finding::error(trail.path(), problem, format!("add `{key}`")));
                 }
             }
-            for (key, member) in members {
-                if let Some(node) = super::schema::member(node, key) {
-                    fit(node, member, &path.key(key), findings);
+            for (key, value) in members {
+                if let Some(node) = member(node, key) {
+                    fit(node, value, trail.key(key), findings);
                 }
             }
         }
         Value::Array(elements) => {
             for (at, value) in elements.iter().enumerate() {
                 if let Some(node) = element(node) {
-                    fit(node, value, &path.index(at), findings);
+                    fit(node, value, trail.index(at), findings);
                 }
             }
         }
@@ -165,18 +173,19 @@ fn fit_any(
     node: &'static Value,
     several: &'static [Value],
     value: &Value,
-    path: &KeyPath,
+    trail: Trail<'_>,
     findings: &mut Vec<Finding>,
 ) {
     let mut kindred = None;
     for one in several {
         let mut own = Vec::new();
-        fit(one, value, path, &mut own);
+        fit(one, value, trail, &mut own);
         if own.is_empty() {
             return;
         }
         // What is wrong further inside says more than that nothing fits.
-        if own.iter().all(|finding| finding.path != *path || finding.problem.ends_with("missing")) {
+        let path = trail.path();
+        if own.iter().all(|finding| finding.path != path || finding.problem.ends_with("missing")) {
             kindred = Some(own);
         }
     }
@@ -187,7 +196,7 @@ fn fit_any(
             }
             value => format!("this is {}", kind(value)),
         };
-        vec![Finding::error(path.clone(), problem, format!("write {}", wanted(node)))]
+        vec![Finding::error(trail.path(), problem, format!("write {}", wanted(node)))]
     }));
 }
 

@@ -54,6 +54,38 @@ impl KeyPath {
     }
 }
 
+/// The way to a value that is just being looked at: it becomes a path when somebody asks for one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trail<'t> {
+    /// Nowhere yet: the whole configuration.
+    Whole,
+    /// On to an object's member.
+    Key(&'t Self, &'t str),
+    /// On to an array's element.
+    Index(&'t Self, usize),
+}
+
+impl<'t> Trail<'t> {
+    /// On to the member `key`.
+    pub(super) const fn key(&'t self, key: &'t str) -> Self {
+        Self::Key(self, key)
+    }
+
+    /// On to the element `index`.
+    pub(super) const fn index(&'t self, index: usize) -> Self {
+        Self::Index(self, index)
+    }
+
+    /// The same, to keep.
+    pub(super) fn path(&self) -> KeyPath {
+        match self {
+            Self::Whole => KeyPath::whole(),
+            Self::Key(before, key) => before.path().key(key),
+            Self::Index(before, index) => before.path().index(*index),
+        }
+    }
+}
+
 impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
@@ -86,5 +118,13 @@ mod tests {
         assert_eq!(path.to_string(), "models[\"a.b\"].list[1].id");
         assert_eq!(KeyPath::of("gateway.port").to_string(), "gateway.port");
         assert_eq!(KeyPath::whole().to_string(), "the whole file");
+    }
+
+    #[test]
+    fn a_trail_leads_where_its_path_does() {
+        let models = Trail::Whole.key("models");
+        let list = models.key("list");
+        let path = KeyPath::of("models.list").index(1).key("id");
+        assert_eq!(list.index(1).key("id").path(), path);
     }
 }

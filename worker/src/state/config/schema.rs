@@ -25,10 +25,15 @@ pub(crate) fn schema() -> &'static Value {
 
 /// The schema that a node refers to, or the node itself.
 pub(super) fn resolve(node: &'static Value) -> &'static Value {
-    match node.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix('#')) {
-        Some(pointer) => SCHEMA.pointer(pointer).map_or(node, resolve),
+    match node.get("$ref").and_then(Value::as_str).and_then(definition) {
+        Some(definition) => resolve(definition),
         None => node,
     }
+}
+
+/// What `#/$defs/Name` stands for. It is asked for at each value that is checked.
+fn definition(reference: &str) -> Option<&'static Value> {
+    SCHEMA.get("$defs")?.get(reference.strip_prefix("#/$defs/")?)
 }
 
 /// The alternatives that a node lists.
@@ -42,9 +47,18 @@ pub(super) fn variants(node: &'static Value) -> Vec<&'static Value> {
     alternatives(node).map_or_else(|| vec![node], |all| all.iter().flat_map(variants).collect())
 }
 
+/// What `find` finds in the first of a node's variants where it finds anything.
+fn in_variants<T>(node: &'static Value, find: &impl Fn(&'static Value) -> Option<T>) -> Option<T> {
+    let node = resolve(node);
+    match alternatives(node) {
+        Some(all) => all.iter().find_map(|node| in_variants(node, find)),
+        None => find(node),
+    }
+}
+
 /// What is read of a member; `None` when it is not.
 pub(super) fn member(node: &'static Value, key: &str) -> Option<&'static Value> {
-    variants(node).into_iter().find_map(|node| {
+    in_variants(node, &|node| {
         let named = node.get("properties").and_then(|members| members.get(key));
         named
             .or_else(|| node.get("additionalProperties").filter(|any| **any != Value::Bool(false)))
@@ -54,9 +68,9 @@ pub(super) fn member(node: &'static Value, key: &str) -> Option<&'static Value> 
 
 /// What is read of an element.
 pub(super) fn element(node: &'static Value) -> Option<&'static Value> {
-    variants(node)
-        .into_iter()
-        .find_map(|node| node.get("items").or_else(|| (node == &Value::Bool(true)).then_some(node)))
+    in_variants(node, &|node| {
+        node.get("items").or_else(|| (node == &Value::Bool(true)).then_some(node))
+    })
 }
 
 /// What is read of the value at `path`; `None` when it is not.
@@ -149,6 +163,23 @@ mod tests {
         }
         for other in ["ui", "gateway.tailscale", "channels.telegram.botToken"] {
             assert!(at(&KeyPath::of(other)).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn references(node: &'static Value) -> Vec<&'static str> {
+            let inside: Vec<_> = match node {
+                Value::Object(members) => members.values().flat_map(references).collect(),
+                Value::Array(elements) => elements.iter().flat_map(references).collect(),
+                _ => Vec::new(),
+            };
+            node.get("$ref").and_then(Value::as_str).into_iter().chain(inside).collect()
+        }
+        let references = references(schema());
+        assert!(!references.is_empty());
+        for reference in references {
+            assert!(definition(reference).is_some(), "{reference}");
         }
     }
 

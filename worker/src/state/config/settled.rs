@@ -8,11 +8,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::environment::Environment;
 use super::findings::{Finding, Severity, misfits, place};
-use super::key_path::{KeyPath, Step};
+use super::key_path::{KeyPath, Step, Trail};
 use super::schema::{self, schema};
 use super::secret::Secret;
 use super::shape::{AuthMode, Bind, Config};
@@ -41,7 +42,7 @@ impl Settled {
 
     /// What a value with its variables filled in settles to.
     fn of(filled: &Value, environment: &Environment) -> Result<Self, serde_json::Error> {
-        let mut config: Config = serde_json::from_value(filled.clone())?;
+        let mut config = Config::deserialize(filled)?;
         config.models.inherit();
         let mut value = serde_json::to_value(&config)?;
         keep_secrets(filled, &mut value, schema());
@@ -118,11 +119,23 @@ pub(crate) fn understand(
         finding.position = wrong.position;
         vec![finding]
     })?;
+    understand_parsed(text, parsed, environment)
+}
+
+/// The same of a text of which it is known what it says.
+///
+/// # Errors
+/// Those of [`understand`].
+pub(super) fn understand_parsed(
+    text: &str,
+    parsed: Value,
+    environment: &Environment,
+) -> Result<Understood, Vec<Finding>> {
     let environment = &environment.with(parsed.get("env"));
     let (filled, missing) = environment.fill(&parsed);
     let mut findings = misfits(&filled);
     findings.extend(missing.into_iter().filter_map(|(path, name)| unset(path, &name)));
-    find_includes(&parsed, &KeyPath::whole(), &mut findings);
+    find_includes(&parsed, Trail::Whole, schema(), &mut findings);
     let settled = match Settled::of(&filled, environment) {
         Ok(settled) => Some(settled),
         Err(error) => {
@@ -158,18 +171,23 @@ fn unset(path: KeyPath, name: &str) -> Option<Finding> {
     })
 }
 
-fn find_includes(value: &Value, path: &KeyPath, findings: &mut Vec<Finding>) {
+fn find_includes(
+    value: &Value,
+    trail: Trail<'_>,
+    node: &'static Value,
+    findings: &mut Vec<Finding>,
+) {
     let Value::Object(members) = value else { return };
     for (key, value) in members {
-        let path = path.key(key);
+        let trail = trail.key(key);
         if key == "$include" {
             findings.push(Finding::error(
-                path,
+                trail.path(),
                 "this gateway does not follow includes",
                 "put the included keys into this file",
             ));
-        } else if schema::at(&path).is_some() {
-            find_includes(value, &path, findings);
+        } else if let Some(node) = schema::member(node, key) {
+            find_includes(value, trail, node, findings);
         }
     }
 }

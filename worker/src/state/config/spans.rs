@@ -156,14 +156,15 @@ impl Scanner<'_> {
             _ => self.word(&[':', '/']),
         }
         let written = &self.text[start..self.at];
-        let key = if written.contains(['"', '\'', '\\']) {
+        let bare = written.trim_matches(['"', '\'']);
+        let key = if bare.contains(['"', '\'', '\\']) || bare.len() + 2 < written.len() {
             let as_member = format!("{{{written}:0}}");
             json5::from_str::<std::collections::BTreeMap<String, u8>>(&as_member)
                 .ok()?
                 .pop_first()?
                 .0
         } else {
-            written.to_owned()
+            bare.to_owned()
         };
         self.skip_trivia()?;
         if self.next()? != ':' {
