@@ -2,7 +2,8 @@
 //! tools look for it.
 //!
 //! ```text
-//! refused? ─► workspace, IDENTITY.md, sessions ─► agents.list in openclaw.json ─► it holds ─► answer
+//! refused? ─┬─► workspace, IDENTITY.md, sessions ─┬─► it takes openclaw.json's place ─► it holds ─► answer
+//!           └─► agents.list, written beside ──────┘
 //! ```
 //!
 //! **Invariants**
@@ -10,9 +11,8 @@
 //! - The entry in the file comes last: an agent that is listed has all that it needs.
 //! - None of these asks for a takeover.
 
-use std::fs::{DirBuilder, File};
+use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,9 +23,10 @@ use super::reloading::refusal;
 use super::{Call, Knowledge, Refusal, now_ms};
 use crate::shape::{Field, Shape};
 use crate::state::config::{
-    AgentChange, AgentIdentity, Base, RosterRefused, agent_id, with_agent, with_changed_agent,
-    without_agent, workspace,
+    AgentChange, AgentIdentity, Base, EditFailed, RosterRefused, agent_id, with_agent,
+    with_changed_agent, without_agent, workspace,
 };
+use crate::state::durable::{self, Made};
 use crate::state::workspace::{FileRefused, IDENTITY, Workspace};
 
 /// The longest id, which is a directory's name as well.
@@ -136,9 +137,11 @@ pub(super) async fn delete(knowledge: Arc<Knowledge>, call: Call) {
 fn listed(knowledge: &Knowledge) -> Value {
     let (registry, config) = (knowledge.registry.load(), knowledge.config.load());
     let config = config.settled.config();
-    let entry = |id: &str| config.agents.list.iter().find(|agent| agent_id(&agent.id) == id);
+    // Of several of one id, the first one.
+    let list = config.agents.list.iter().rev();
+    let listed: BTreeMap<_, _> = list.map(|agent| (agent_id(&agent.id), agent)).collect();
     let shown = |id: &String| {
-        let entry = entry(id);
+        let entry = listed.get(id).copied();
         let mut shown = json!({
             "id": id,
             "workspace": workspace::of(config, id, &knowledge.state_dir),
@@ -182,11 +185,21 @@ fn created(knowledge: &Knowledge, wanted: &Wanted) -> Result<Value, Refusal> {
     knowledge.look_again();
     // Whoever is refused leaves nothing behind; the edit itself asks again.
     with_agent(&knowledge.config.load().parsed, &id, &change).map_err(words)?;
-    furnish(&Workspace::make(&path).map_err(|refused| unusable(&refused))?, &change)?;
-    make_private(&own.join("sessions")).map_err(|error| not_made(&own, &error))?;
-    knowledge
-        .edit(Base::Any, |document| with_agent(document, &id, &change))
-        .map_err(|failed| refusal(&failed))?;
+    // Each waits for the disk several times; beside one another they wait half as long.
+    std::thread::scope(|scope| {
+        let furnished = std::thread::Builder::new()
+            .name("furnish".to_owned())
+            .spawn_scoped(scope, || furnish_with_state(&path, &own, &change))
+            .map_err(|source| NotMade::Thread { source }.refusal())?;
+        let ready = || furnished.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let listed =
+            |document: &Value| with_agent(document, &id, &change).map_err(NotMade::unlisted);
+        match knowledge.edit_once_ready(Base::Any, listed, ready) {
+            Ok(_) => Ok(()),
+            Err(EditFailed::Refused { source }) => Err(source.refusal()),
+            Err(failed) => Err(refusal(&failed)),
+        }
+    })?;
     let mut answer = json!({"ok": true, "agentId": id, "name": name, "workspace": path});
     if let Some(model) = &wanted.model {
         answer["model"] = json!(model);
@@ -203,7 +216,8 @@ fn updated(knowledge: &Knowledge, wanted: &Wanted) -> Result<Value, Refusal> {
     if path.is_some() || change.identity != AgentIdentity::default() {
         let path = path
             .unwrap_or_else(|| workspace::of(config.settled.config(), &id, &knowledge.state_dir));
-        furnish(&Workspace::make(&path).map_err(|refused| unusable(&refused))?, &change)?;
+        let made = furnish(&path, &change).map_err(|refused| unusable(&refused))?;
+        made.sync().map_err(|error| not_made(&path, &error))?;
     }
     knowledge
         .edit(Base::Any, |document| with_changed_agent(document, &id, &change))
@@ -227,7 +241,8 @@ fn deleted(knowledge: &Knowledge, delete: &Delete) -> Result<Value, Refusal> {
         let own = knowledge.state_dir.join("agents").join(&id);
         let trash = knowledge.state_dir.join("trash");
         let kept = trash.join(format!("{id}-{}", now_ms()));
-        match make_private(&trash).and_then(|()| std::fs::rename(&own, kept)) {
+        let trash = durable::make_directory(&trash, 0o700).and_then(Made::sync);
+        match trash.and_then(|()| std::fs::rename(&own, kept)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, agent = id, "its directory stays");
@@ -238,16 +253,75 @@ fn deleted(knowledge: &Knowledge, delete: &Delete) -> Result<Value, Refusal> {
     Ok(json!({"ok": true, "agentId": id, "removedBindings": removed}))
 }
 
-/// Writes into a workspace who its agent is; other lines of the file stay.
-fn furnish(workspace: &Workspace, change: &AgentChange) -> Result<(), Refusal> {
-    let before = workspace.read(IDENTITY).map_err(|refused| unusable(&refused))?;
+/// Why an agent was not made.
+#[derive(Debug, thiserror::Error)]
+enum NotMade {
+    /// The list does not take it.
+    #[error("could not list it")]
+    Unlisted {
+        /// Why.
+        source: RosterRefused,
+    },
+    /// Its workspace cannot be used.
+    #[error("could not furnish its workspace")]
+    Workspace {
+        /// Why.
+        source: FileRefused,
+    },
+    /// There is no place for its state.
+    #[error("could not make {}", path.display())]
+    Directory {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There are too many threads.
+    #[error("could not start a thread")]
+    Thread {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl NotMade {
+    const fn unlisted(source: RosterRefused) -> Self {
+        Self::Unlisted { source }
+    }
+
+    /// As clients are told.
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Unlisted { source } => words(source),
+            Self::Workspace { source } => unusable(&source),
+            Self::Directory { path, source } => not_made(&path, &source),
+            Self::Thread { .. } => Refusal::unavailable(handoff::chain(&self).to_string()),
+        }
+    }
+}
+
+/// Makes all that an agent has but its entry, and has it outlast a power failure.
+fn furnish_with_state(workspace: &Path, own: &Path, change: &AgentChange) -> Result<(), NotMade> {
+    let failed = |source| NotMade::Directory { path: own.to_owned(), source };
+    // Made first and synchronized last: what is synchronized between mostly takes it along.
+    let private = durable::make_directory(&own.join("sessions"), 0o700).map_err(failed)?;
+    let made = furnish(workspace, change).map_err(|source| NotMade::Workspace { source })?;
+    made.sync().map_err(|source| NotMade::Directory { path: workspace.to_owned(), source })?;
+    private.sync().map_err(failed)
+}
+
+/// Writes into a workspace who its agent is; other lines of the file stay. What was made for it is still to be
+/// synchronized.
+fn furnish(path: &Path, change: &AgentChange) -> Result<Made, FileRefused> {
+    let (workspace, made) = Workspace::make(path)?;
+    let before = workspace.read(IDENTITY)?;
     let before = before.map(|(_, text)| text);
     let AgentIdentity { name, emoji, avatar, .. } = &change.identity;
     let text = identity(before.as_deref(), &[("Name", name), ("Emoji", emoji), ("Avatar", avatar)]);
     if before.as_deref() != Some(&text) {
-        workspace.write(IDENTITY, &text).map_err(|refused| unusable(&refused))?;
+        workspace.write(IDENTITY, &text)?;
     }
-    Ok(())
+    Ok(made)
 }
 
 /// A text that says who an agent is, with these fields.
@@ -270,11 +344,6 @@ fn identity(before: Option<&str>, fields: &[(&str, &Option<String>)]) -> String 
         }
     }
     text
-}
-
-fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 fn words(refused: RosterRefused) -> Refusal {

@@ -19,14 +19,20 @@ use super::{Knowledge, Refusal};
 use crate::agents::harness::Harness;
 use crate::plugins::Catalogue;
 use crate::registry::Registry;
-use crate::state::config::{self, Base, EditFailed, Edited, Environment, KeyPath, Reloaded, Step};
+use crate::state::config::{
+    self, Base, Edit, EditFailed, Edited, Environment, KeyPath, Reloaded, Snapshot, Step,
+};
 use crate::state::reload::ReloadPlan;
 
 impl Knowledge {
     /// Looks at the configuration's file, and makes what it says hold. It blocks for as long as reading takes.
     pub(crate) fn look_again(&self) {
+        self.look_again_knowing(None);
+    }
+
+    fn look_again_knowing(&self, known: Option<Snapshot>) {
         let mut current = self.current_config.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = match current.reload() {
+        let plan = match current.reload_knowing(known) {
             Reloaded::Unchanged => return,
             Reloaded::Changed(plan) => plan,
             Reloaded::Refused(unusable) => {
@@ -74,9 +80,20 @@ impl Knowledge {
         base: Base<'_>,
         change: impl FnOnce(&Value) -> Result<Value, E>,
     ) -> Result<Edited, EditFailed<E>> {
-        let environment = self.environment();
-        let edited = config::edit(&self.config_path, &environment, base, change)?;
-        self.look_again();
+        self.edit_once_ready(base, change, || Ok(()))
+    }
+
+    /// The same, for a change that leads to something: nobody sees it before `ready` says that it is there.
+    pub(super) fn edit_once_ready<E: Error + 'static>(
+        &self,
+        base: Base<'_>,
+        change: impl FnOnce(&Value) -> Result<Value, E>,
+        ready: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Edited, EditFailed<E>> {
+        let (environment, known) = (self.environment(), self.config.load_full());
+        let edit = Edit { base, known: Some(&known), change, ready };
+        let mut edited = config::edit(&self.config_path, &environment, edit)?;
+        self.look_again_knowing(edited.after.take());
         Ok(edited)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! lock ─► write beside it ─► sync the file ─► rename over it ─► sync the directory ─► unlock
+//!         └────────── beside ──────────┘     └──────── put in place ────────┘
 //! ```
 //!
 //! **Invariants**
@@ -54,11 +55,19 @@ pub(crate) fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
     }
 }
 
-/// Replaces the content of the file at `path`, or makes the file, 0600.
+/// The content that a file will have, where it outlasts a power failure and nobody sees it. It goes when it is
+/// not put in place.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+/// Writes beside the file at `path` what is to be its content; a file that is not there yet will be 0600.
 ///
 /// # Errors
-/// Those of writing beside it, synchronizing and renaming; the file is then as it was.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Those of writing and synchronizing.
+pub(crate) fn beside(path: &Path, content: &[u8]) -> io::Result<Beside> {
     let path = followed(path);
     let (directory, _) = parts(&path)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
@@ -70,8 +79,50 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
             std::os::unix::fs::fchown(file.as_file(), Some(replaced.uid()), Some(replaced.gid()));
     }
     file.as_file().sync_all()?;
-    file.persist(&path).map_err(|refused| refused.error)?;
-    File::open(directory)?.sync_all()
+    Ok(Beside { file, path })
+}
+
+impl Beside {
+    /// Makes it the file's content.
+    ///
+    /// # Errors
+    /// Those of renaming, and the file is then as it was; those of synchronizing the directory.
+    pub(crate) fn put_in_place(self) -> io::Result<()> {
+        let Self { file, path } = self;
+        file.persist(&path).map_err(|refused| refused.error)?;
+        File::open(parts(&path)?.0)?.sync_all()
+    }
+}
+
+/// Makes a directory and those above it that are not there, for `mode`. What it answers is to be synchronized, as late as possible: what is written meanwhile is often synchronized along with it.
+///
+/// # Errors
+/// Those of making directories.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<Made> {
+    let is_missing = |directory: &&Path| !directory.as_os_str().is_empty() && !directory.exists();
+    let missing = path.ancestors().take_while(is_missing);
+    let above = missing.map(|directory| parts(directory).map(|(above, _)| above.to_owned()));
+    let above = above.collect::<io::Result<_>>()?;
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    Ok(Made { above })
+}
+
+/// Directories that may have been made, and may be gone after a power failure.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Made {
+    /// Those that they were made in.
+    above: Vec<PathBuf>,
+}
+
+impl Made {
+    /// Has them outlast a power failure.
+    ///
+    /// # Errors
+    /// Those of synchronizing.
+    pub(crate) fn sync(self) -> io::Result<()> {
+        self.above.iter().try_for_each(|directory| File::open(directory)?.sync_all())
+    }
 }
 
 /// Where a path leads, when it leads somewhere.
@@ -90,6 +141,10 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+        beside(path, content)?.put_in_place()
+    }
 
     #[test]
     fn a_replaced_file_keeps_its_mode_and_a_link_its_target() {
@@ -115,6 +170,32 @@ mod tests {
         replace(&file, b"1").unwrap_err();
         assert!(file.join("inside").exists());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing stays behind");
+    }
+
+    #[test]
+    fn what_is_beside_a_file_is_not_seen_and_goes_unless_it_is_put_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        replace(&file, b"1").unwrap();
+        drop(beside(&file, b"2").unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing stays behind");
+        let three = beside(&file, b"3").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"1");
+        three.put_in_place().unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"3");
+    }
+
+    #[test]
+    fn each_directory_that_is_made_is_kept_by_the_one_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        let made = make_directory(&deep, 0o700).unwrap();
+        assert_eq!(made.above, [dir.path().join("a/b"), dir.path().join("a"), dir.path().into()]);
+        made.sync().unwrap();
+        assert_eq!(std::fs::metadata(&deep).unwrap().mode() & 0o777, 0o700);
+        let again = make_directory(&deep, 0o700).unwrap();
+        assert!(again.above.is_empty(), "there was nothing to make");
+        again.sync().unwrap();
     }
 
     #[test]

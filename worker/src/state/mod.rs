@@ -2,7 +2,7 @@
 
 pub(crate) mod config;
 mod dir;
-mod durable;
+pub(crate) mod durable;
 pub(crate) mod reload;
 pub(crate) mod store;
 pub(crate) mod workspace;

@@ -9,13 +9,15 @@
 //! - A name is one of [`NAMES`], and is never followed anywhere: a link in its place is refused.
 //! - A reader sees the one content or the other, never a part; no more than [`LARGEST`] bytes of it.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::durable::{self, Made};
 
 /// The files that agents are told by, in the order in which clients list them.
 pub(crate) const NAMES: [&str; 8] = [
@@ -109,14 +111,14 @@ impl Workspace {
         Ok(Self { path: path.to_owned(), directory })
     }
 
-    /// The same, made when it is not there.
+    /// The same, made when it is not there; what was made for it is still to be synchronized.
     ///
     /// # Errors
     /// [`FileRefused::Kernel`].
-    pub(crate) fn make(path: &Path) -> Result<Self, FileRefused> {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-        made.map_err(|source| FileRefused::Kernel { path: path.to_owned(), source })?;
-        Self::open(path)
+    pub(crate) fn make(path: &Path) -> Result<(Self, Made), FileRefused> {
+        let made = durable::make_directory(path, 0o755)
+            .map_err(|source| FileRefused::Kernel { path: path.to_owned(), source })?;
+        Ok((Self::open(path)?, made))
     }
 
     /// Where it is.
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn a_file_is_read_as_it_was_written_and_nothing_stays_beside_it() {
         let dir = tempfile::tempdir().unwrap();
-        let workspace = Workspace::make(&dir.path().join("a/b")).unwrap();
+        let (workspace, _made) = Workspace::make(&dir.path().join("a/b")).unwrap();
         assert_eq!(workspace.read("SOUL.md").unwrap(), None);
         for content in ["# soul\n", ""] {
             let entry = workspace.write("SOUL.md", content).unwrap();
@@ -266,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outside = dir.path().join("outside");
         std::fs::write(&outside, "secret").unwrap();
-        let workspace = Workspace::make(&dir.path().join("ws")).unwrap();
+        let (workspace, _made) = Workspace::make(&dir.path().join("ws")).unwrap();
         symlink(&outside, workspace.file("SOUL.md")).unwrap();
         symlink("nowhere", workspace.file("USER.md")).unwrap();
         std::fs::create_dir(workspace.file("TOOLS.md")).unwrap();

@@ -67,6 +67,12 @@ impl Snapshot {
             .map_err(|findings| ConfigUnusable::Invalid { path: path.to_owned(), findings })?;
         Ok(Self { text: Some(text.into()), hash, parsed, settled, warnings })
     }
+
+    /// A text of which it is known what it says.
+    pub(super) fn understood(text: String, understood: Understood) -> Self {
+        let Understood { parsed, settled, warnings } = understood;
+        Self { hash: hash(Some(&text)), text: Some(text.into()), parsed, settled, warnings }
+    }
 }
 
 /// Why a file does not hold.
@@ -162,6 +168,11 @@ impl CurrentConfig {
 
     /// Looks at the file again. It blocks for as long as reading takes.
     pub(crate) fn reload(&mut self) -> Reloaded {
+        self.reload_knowing(None)
+    }
+
+    /// The same, when it is known what a text says that the file may have by now.
+    pub(crate) fn reload_knowing(&mut self, known: Option<Snapshot>) -> Reloaded {
         let stamp = Stamp::of(&self.path);
         if stamp.is_some() && stamp == self.stamp {
             return Reloaded::Unchanged;
@@ -169,7 +180,11 @@ impl CurrentConfig {
         self.stamp = stamp;
         let (seen, text) = match read(&self.path) {
             Ok(None) => (Seen::Nothing, None),
-            Ok(Some(text)) => (Seen::Words(hash(Some(&text))), Some(text)),
+            Ok(Some(text)) => {
+                let known = known.as_ref().filter(|known| known.text.as_deref() == Some(&*text));
+                let hash = known.map_or_else(|| hash(Some(&text)), |known| known.hash.clone());
+                (Seen::Words(hash), Some(text))
+            }
             Err(_) if self.seen == Seen::Unreadable => return Reloaded::Unchanged,
             Err(source) => {
                 self.seen = Seen::Unreadable;
@@ -183,7 +198,11 @@ impl CurrentConfig {
         if text.is_none() && self.holds.text.is_some() {
             return Reloaded::Refused(ConfigUnusable::Gone { path: self.path.clone() });
         }
-        match Snapshot::of(text, &self.path, &self.environment) {
+        let read = match known.filter(|known| known.text.as_deref() == text.as_deref()) {
+            Some(known) => Ok(known),
+            None => Snapshot::of(text, &self.path, &self.environment),
+        };
+        match read {
             // It came back as it was.
             Ok(snapshot) if snapshot.hash == self.holds.hash => Reloaded::Unchanged,
             Ok(snapshot) => {
@@ -268,6 +287,25 @@ mod tests {
         rig.write("{cron: {enabled: false}, /* c */}");
         assert_eq!(rig.reload(), "nothing");
         assert_eq!(rig.reload(), "unchanged");
+    }
+
+    #[test]
+    fn what_the_file_says_counts_whatever_was_written() {
+        let mut rig = Rig::of("{}");
+        let snapshot = |text: &str| {
+            let environment = Environment::default();
+            Snapshot::understood(text.to_owned(), understand(text, &environment).unwrap())
+        };
+        let written = snapshot("{cron: {enabled: false}}");
+        rig.write("{cron: {enabled: false}}");
+        let reloaded = rig.current.reload_knowing(Some(written.clone()));
+        assert!(matches!(reloaded, Reloaded::Changed(_)));
+        assert!(!rig.current.holds().settled.config().cron.enabled);
+        assert_eq!(rig.reload(), "unchanged");
+        // Somebody else has written since.
+        rig.write("{cron: {enabled: true}}");
+        rig.current.reload_knowing(Some(written));
+        assert!(rig.current.holds().settled.config().cron.enabled);
     }
 
     #[test]

@@ -3,18 +3,21 @@
 //! **Invariants**
 //! - It is read and written under one lock, by whichever process: no edit is lost.
 //! - What could not be read back is never written.
+//! - What the edit leads to is there before the file leads to it.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::current::Snapshot;
 use super::environment::Environment;
 use super::file::{LARGEST, ReadFailed, hash, read};
 use super::findings::{Finding, first};
 use super::rewrite::{anew, rewrite};
-use super::settled::{Understood, understand};
+use super::settled::{understand, understand_parsed};
 use crate::state::durable;
 
 /// How long others may hold the file's lock.
@@ -90,8 +93,8 @@ pub(crate) struct Edited {
     pub(crate) written: Written,
     /// The file's hash now.
     pub(crate) hash: String,
-    /// What the file says now.
-    pub(crate) understood: Understood,
+    /// What the file says now, if it was written.
+    pub(crate) after: Option<Snapshot>,
 }
 
 /// Whether anything was written.
@@ -103,16 +106,29 @@ pub(crate) enum Written {
     No,
 }
 
-/// Changes the file by `change`, under its lock. It blocks.
+/// How a file is changed.
+#[derive(Debug)]
+pub(crate) struct Edit<'a, C, R> {
+    /// What the client had read.
+    pub(crate) base: Base<'a>,
+    /// What the file said when it was read last: if it still says that, it need not be understood again.
+    pub(crate) known: Option<&'a Snapshot>,
+    /// What is to become of what it says.
+    pub(crate) change: C,
+    /// Waits for what the changed file leads to. It is asked once the file could be put in place.
+    pub(crate) ready: R,
+}
+
+/// Changes the file, under its lock. It blocks.
 ///
 /// # Errors
 /// [`EditFailed`]; the file is then as it was.
 pub(crate) fn edit<E: std::error::Error + 'static>(
     path: &Path,
     environment: &Environment,
-    base: Base<'_>,
-    change: impl FnOnce(&Value) -> Result<Value, E>,
+    edit: Edit<'_, impl FnOnce(&Value) -> Result<Value, E>, impl FnOnce() -> Result<(), E>>,
 ) -> Result<Edited, EditFailed<E>> {
+    let Edit { base, known, change, ready } = edit;
     let _lock = durable::lock(path, PATIENCE)
         .map_err(|source| EditFailed::Lock { path: path.to_owned(), source })?;
     let text = read(path).map_err(|source| EditFailed::Read { source })?;
@@ -123,25 +139,42 @@ pub(crate) fn edit<E: std::error::Error + 'static>(
             return Err(EditFailed::BaseChanged);
         }
     }
-    let before = understand(text.as_deref().unwrap_or("{}"), environment)
-        .map_err(|findings| EditFailed::AlreadyInvalid { findings })?;
-    let target = change(&before.parsed).map_err(|source| EditFailed::Refused { source })?;
-    if target == before.parsed {
-        return Ok(Edited {
-            written: Written::No,
-            hash: hash(text.as_deref()),
-            understood: before,
-        });
+    let before = match known.filter(|known| known.text.as_deref() == text.as_deref()) {
+        Some(known) => Cow::Borrowed(&known.parsed),
+        None => understand(text.as_deref().unwrap_or("{}"), environment)
+            .map(|understood| Cow::Owned(understood.parsed))
+            .map_err(|findings| EditFailed::AlreadyInvalid { findings })?,
+    };
+    let target = change(&before).map_err(|source| EditFailed::Refused { source })?;
+    if target == *before {
+        ready().map_err(|source| EditFailed::Refused { source })?;
+        let hash = hash(text.as_deref());
+        return Ok(Edited { written: Written::No, hash, after: None });
     }
-    let rewritten = text.map_or_else(|| anew(&target), |text| rewrite(&text, &target));
-    if rewritten.len() as u64 > LARGEST {
-        return Err(EditFailed::TooLarge);
-    }
-    let understood = understand(&rewritten, environment)
-        .map_err(|findings| EditFailed::WouldBeInvalid { findings })?;
-    durable::replace(path, rewritten.as_bytes())
-        .map_err(|source| EditFailed::Write { path: path.to_owned(), source })?;
-    Ok(Edited { written: Written::Yes, hash: hash(Some(&rewritten)), understood })
+    let edited = text.and_then(|text| rewrite(&text, &before, &target));
+    let (rewritten, understood) = match edited {
+        // It was read back already.
+        Some(rewritten) if rewritten.len() as u64 <= LARGEST => {
+            let understood = understand_parsed(&rewritten, target, environment);
+            (rewritten, understood)
+        }
+        Some(_) => return Err(EditFailed::TooLarge),
+        None => {
+            let rewritten = anew(&target);
+            if rewritten.len() as u64 > LARGEST {
+                return Err(EditFailed::TooLarge);
+            }
+            let understood = understand(&rewritten, environment);
+            (rewritten, understood)
+        }
+    };
+    let understood = understood.map_err(|findings| EditFailed::WouldBeInvalid { findings })?;
+    let failed = |source| EditFailed::Write { path: path.to_owned(), source };
+    let beside = durable::beside(path, rewritten.as_bytes()).map_err(failed)?;
+    ready().map_err(|source| EditFailed::Refused { source })?;
+    beside.put_in_place().map_err(failed)?;
+    let snapshot = Snapshot::understood(rewritten, understood);
+    Ok(Edited { written: Written::Yes, hash: snapshot.hash.clone(), after: Some(snapshot) })
 }
 
 #[cfg(test)]
@@ -157,6 +190,16 @@ mod tests {
         let path = dir.path().join("openclaw.json");
         std::fs::write(&path, text).unwrap();
         (dir, path)
+    }
+
+    /// An edit for which there is nothing to wait.
+    fn edit<E: std::error::Error + 'static>(
+        path: &Path,
+        environment: &Environment,
+        base: Base<'_>,
+        change: impl FnOnce(&Value) -> Result<Value, E>,
+    ) -> Result<Edited, EditFailed<E>> {
+        super::edit(path, environment, Edit { base, known: None, change, ready: || Ok(()) })
     }
 
     fn patch(path: &Path, base: Base<'_>, raw: &str) -> Result<Edited, String> {
@@ -221,6 +264,44 @@ mod tests {
         edit(&path, &environment, Base::Any, |document| patched(document, "{ui: 1}")).unwrap();
         let written = std::fs::read_to_string(&path).unwrap();
         assert!(written.contains("'${T}'") && !written.contains("secret"), "{written}");
+    }
+
+    #[test]
+    fn what_is_known_counts_as_long_as_the_file_says_it() {
+        let (_dir, path) = file("{ui: 1}");
+        let environment = Environment::default();
+        let known = Snapshot::read(&path, &environment).unwrap();
+        let added = |raw: &'static str| {
+            let change = |document: &Value| patched(document, raw);
+            let edit = Edit { base: Base::Any, known: Some(&known), change, ready: || Ok(()) };
+            super::edit(&path, &environment, edit).unwrap()
+        };
+        let after = added("{cron: {store: 'a'}}").after.unwrap();
+        let read = Snapshot::read(&path, &environment).unwrap();
+        assert_eq!((after.text, after.hash, after.parsed), (read.text, read.hash, read.parsed));
+        assert_eq!(after.settled.value(), read.settled.value());
+        // By now it says more than is known.
+        added("{meta: {lastTouchedVersion: '1'}}");
+        let parsed = Snapshot::read(&path, &environment).unwrap().parsed;
+        let all = json!({"ui": 1, "cron": {"store": "a"}, "meta": {"lastTouchedVersion": "1"}});
+        assert_eq!(parsed, all);
+    }
+
+    #[test]
+    fn the_file_leads_to_nothing_that_could_not_be_made() {
+        let (_dir, path) = file("{ui: 1}");
+        let edit = Edit {
+            base: Base::Any,
+            known: None,
+            change: |document: &Value| Ok(patched(document, "{ui: 2}").unwrap()),
+            ready: || {
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), "{ui: 1}");
+                Err(io::Error::other("no room"))
+            },
+        };
+        let refused = super::edit(&path, &Environment::default(), edit).unwrap_err();
+        assert!(matches!(refused, EditFailed::Refused { .. }), "{refused:?}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{ui: 1}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) mod workspace;
 
 pub(crate) use budget::{TooSoon, WriteBudget};
 pub(crate) use current::{ConfigUnusable, CurrentConfig, Reloaded, Snapshot};
-pub(crate) use edit::{Base, EditFailed, Edited, Written, edit};
+pub(crate) use edit::{Base, Edit, EditFailed, Edited, Written, edit};
 pub(crate) use environment::Environment;
 pub(crate) use file::{NAME, ReadFailed, hash, read, usual_path};
 pub(crate) use findings::{Finding, Severity};

@@ -18,11 +18,10 @@ use super::text::parse;
 /// More changes than this are no edit: the text is written anew.
 const MOST_EDITS: usize = 1024;
 
-/// The text of `target`: `text` with what differs from it replaced.
-pub(crate) fn rewrite(text: &str, target: &Value) -> String {
-    edited(text, target)
-        .filter(|rewritten| parse(rewritten).as_ref() == Ok(target))
-        .unwrap_or_else(|| anew(target))
+/// The text of `target`: `text`, which says `current`, with what differs replaced. `None` when that does not get
+/// there, and the text is to be written [`anew`].
+pub(super) fn rewrite(text: &str, current: &Value, target: &Value) -> Option<String> {
+    edited(text, current, target).filter(|rewritten| parse(rewritten).as_ref() == Ok(target))
 }
 
 /// The text of `target` without any before it.
@@ -32,10 +31,9 @@ pub(crate) fn anew(target: &Value) -> String {
     text
 }
 
-fn edited(text: &str, target: &Value) -> Option<String> {
-    let current = parse(text).ok()?;
+fn edited(text: &str, current: &Value, target: &Value) -> Option<String> {
     let mut rewriting = Rewriting { text, edits: Vec::new() };
-    rewriting.value(&spans(text)?, &current, target);
+    rewriting.value(&spans(text)?, current, target);
     let mut edits = rewriting.edits;
     if edits.len() > MOST_EDITS {
         return None;
@@ -225,6 +223,11 @@ mod tests {
 
     use super::*;
 
+    fn rewrite(text: &str, target: &Value) -> String {
+        let edited = parse(text).ok().and_then(|said| super::rewrite(text, &said, target));
+        edited.unwrap_or_else(|| anew(target))
+    }
+
     const FILE: &str = "\
 // ours
 {
@@ -334,7 +337,7 @@ mod tests {
         #[test]
         fn an_edited_text_means_the_new_value(from in any_value(), to in any_value(), lines: bool) {
             let text = if lines { anew(&from) } else { from.to_string() };
-            let rewritten = edited(&text, &to).unwrap();
+            let rewritten = edited(&text, &from, &to).unwrap();
             prop_assert_eq!(parse(&rewritten), Ok(to));
         }
     }
