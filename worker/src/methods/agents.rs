@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -185,13 +186,23 @@ fn created(knowledge: &Knowledge, wanted: &Wanted) -> Result<Value, Refusal> {
     knowledge.look_again();
     // Whoever is refused leaves nothing behind; the edit itself asks again.
     with_agent(&knowledge.config.load().parsed, &id, &change).map_err(words)?;
-    // Each waits for the disk several times; beside one another they wait half as long.
+    let not_kept = |path: &Path, source| NotMade::Directory { path: path.to_owned(), source };
+    let private = durable::make_directory(&own.join("sessions"), 0o700)
+        .map_err(|source| not_kept(&own, source).refusal())?;
+    let (workspace, made) = Workspace::make(&path).map_err(|refused| unusable(&refused))?;
+    // Each waits for the disk twice; beside one another they wait hardly longer.
     std::thread::scope(|scope| {
-        let furnished = std::thread::Builder::new()
-            .name("furnish".to_owned())
-            .spawn_scoped(scope, || furnish_with_state(&path, &own, &change))
-            .map_err(|source| NotMade::Thread { source }.refusal())?;
-        let ready = || furnished.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let no_thread = |source| NotMade::Thread { source }.refusal();
+        let furnished = thread("furnish")
+            .spawn_scoped(scope, || furnish(&workspace, &change))
+            .map_err(no_thread)?;
+        let kept = thread("keep").spawn_scoped(scope, || private.sync()).map_err(no_thread)?;
+        let ready = || {
+            made.sync().map_err(|source| not_kept(&path, source))?;
+            joined(kept).map_err(|source| not_kept(&own, source))?;
+            joined(furnished).map_err(|source| NotMade::Workspace { source })
+        };
         let listed =
             |document: &Value| with_agent(document, &id, &change).map_err(NotMade::unlisted);
         match knowledge.edit_once_ready(Base::Any, listed, ready) {
@@ -216,7 +227,8 @@ fn updated(knowledge: &Knowledge, wanted: &Wanted) -> Result<Value, Refusal> {
     if path.is_some() || change.identity != AgentIdentity::default() {
         let path = path
             .unwrap_or_else(|| workspace::of(config.settled.config(), &id, &knowledge.state_dir));
-        let made = furnish(&path, &change).map_err(|refused| unusable(&refused))?;
+        let (workspace, made) = Workspace::make(&path).map_err(|refused| unusable(&refused))?;
+        furnish(&workspace, &change).map_err(|refused| unusable(&refused))?;
         made.sync().map_err(|error| not_made(&path, &error))?;
     }
     knowledge
@@ -300,20 +312,13 @@ impl NotMade {
     }
 }
 
-/// Makes all that an agent has but its entry, and has it outlast a power failure.
-fn furnish_with_state(workspace: &Path, own: &Path, change: &AgentChange) -> Result<(), NotMade> {
-    let failed = |source| NotMade::Directory { path: own.to_owned(), source };
-    // Made first and synchronized last: what is synchronized between mostly takes it along.
-    let private = durable::make_directory(&own.join("sessions"), 0o700).map_err(failed)?;
-    let made = furnish(workspace, change).map_err(|source| NotMade::Workspace { source })?;
-    made.sync().map_err(|source| NotMade::Directory { path: workspace.to_owned(), source })?;
-    private.sync().map_err(failed)
+/// What a thread answers; its panic is this one's.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Writes into a workspace who its agent is; other lines of the file stay. What was made for it is still to be
-/// synchronized.
-fn furnish(path: &Path, change: &AgentChange) -> Result<Made, FileRefused> {
-    let (workspace, made) = Workspace::make(path)?;
+/// Writes into a workspace who its agent is; other lines of the file stay.
+fn furnish(workspace: &Workspace, change: &AgentChange) -> Result<(), FileRefused> {
     let before = workspace.read(IDENTITY)?;
     let before = before.map(|(_, text)| text);
     let AgentIdentity { name, emoji, avatar, .. } = &change.identity;
@@ -321,7 +326,7 @@ fn furnish(path: &Path, change: &AgentChange) -> Result<Made, FileRefused> {
     if before.as_deref() != Some(&text) {
         workspace.write(IDENTITY, &text)?;
     }
-    Ok(made)
+    Ok(())
 }
 
 /// A text that says who an agent is, with these fields.
