@@ -78,8 +78,8 @@ pub(crate) async fn measure(report: &Report, scale: Scale) -> Promise {
         &format!("moving: {count} WebSockets, from one generation to the next"),
         &format!(
             "{count} authenticated WebSockets with a name of {NAME} bytes each; --soak 20ms. \
-             {TAKEOVERS} takeovers by SIGUSR1 while one in {SAMPLED} calls as it moves, then \
-             {COUNTED} in silence for the CPU time. After each, every client calls and is answered. \
+             {TAKEOVERS} takeovers by SIGUSR1 in silence, {TAKEOVERS} while one in {SAMPLED} calls as it \
+             moves, then {COUNTED} in silence for the CPU time. After each, every client calls and is answered. \
              The client takes the same cores."
         ),
     );
@@ -89,13 +89,17 @@ pub(crate) async fn measure(report: &Report, scale: Scale) -> Promise {
     .await;
     let fleet = Fleet::connect(&front.address(), clients, NAME).await;
     let mut stage = Stage { front, fleet, clients };
-    let mut timed = Vec::new();
+    let (mut silent, mut timed) = (Vec::new(), Vec::new());
     for _ in 0..TAKEOVERS {
-        timed.push(stage.take_over().await);
+        silent.push(stage.take_over(Sample::of(Vec::new())).await);
+        stage.fleet.call_each().await;
+        let sample = stage.sample();
+        timed.push(stage.take_over(sample).await);
         stage.fleet.call_each().await;
     }
-    let took: Durations = timed.iter().map(|timed| timed.took).collect();
-    let still = stage.nobody_moves(took.median()).await;
+    let took: Durations = silent.iter().map(|timed| timed.took).collect();
+    let took_while_called: Durations = timed.iter().map(|timed| timed.took).collect();
+    let still = stage.nobody_moves(took_while_called.median()).await;
     let mut costs = Vec::new();
     for _ in 0..COUNTED {
         costs.extend(stage.count().await);
@@ -104,7 +108,8 @@ pub(crate) async fn measure(report: &Report, scale: Scale) -> Promise {
     // What was said twice shows at the next call.
     stage.fleet.call_each().await;
     let lost = stage.fleet.faults(report);
-    report.figure("moved in each takeover", &counts(&timed));
+    report.figure("moved in each takeover", &counts(&silent));
+    report.figure(&format!("    and while one in {SAMPLED} calls"), &counts(&timed));
     report.figure_with_goal(
         "connections lost, or told anything twice or not at all",
         &lost.to_string(),
@@ -116,6 +121,7 @@ pub(crate) async fn measure(report: &Report, scale: Scale) -> Promise {
         Goal::new("< 300 ms", took.median() < TIME_GOAL),
     );
     report.figure("    all of them", &took.summary());
+    report.figure(&format!("    while one in {SAMPLED} calls"), &took_while_called.summary());
     print_pauses(report, &timed, &still);
     print_costs(report, &costs);
     Promise::kept_if(lost == 0)
@@ -182,12 +188,11 @@ impl Stage {
         Sample::of(self.fleet.take_every(SAMPLED))
     }
 
-    /// One takeover, from its signal until the incumbent has said that everything is gone.
-    async fn take_over(&mut self) -> Timed {
+    /// One takeover, from its signal until the incumbent has said that everything is gone, with a sample that calls.
+    async fn take_over(&mut self, sample: Sample) -> Timed {
         let incumbent = self.serving().await;
         let mut story = Story::of(&self.front);
         let mut words = Story::of_workers(&self.front);
-        let sample = self.sample();
         self.front.signal(Signal::SIGUSR1);
         let mut successor = None;
         let (mut committed_at, mut drained) = (None, None);

@@ -187,20 +187,18 @@ fn created(knowledge: &Knowledge, wanted: &Wanted) -> Result<Value, Refusal> {
     // Whoever is refused leaves nothing behind; the edit itself asks again.
     with_agent(&knowledge.config.load().parsed, &id, &change).map_err(words)?;
     let not_kept = |path: &Path, source| NotMade::Directory { path: path.to_owned(), source };
-    let private = durable::make_directory(&own.join("sessions"), 0o700)
+    // Not waited for: there is nothing in it, and who misses it after a power cut makes it again.
+    let _made = durable::make_directory(&own.join("sessions"), 0o700)
         .map_err(|source| not_kept(&own, source).refusal())?;
     let (workspace, made) = Workspace::make(&path).map_err(|refused| unusable(&refused))?;
-    // Each waits for the disk twice; beside one another they wait hardly longer.
+    // Both wait for the disk more than once; beside one another they wait hardly longer.
     std::thread::scope(|scope| {
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let no_thread = |source| NotMade::Thread { source }.refusal();
-        let furnished = thread("furnish")
+        let furnished = std::thread::Builder::new()
+            .name("furnish".to_owned())
             .spawn_scoped(scope, || furnish(&workspace, &change))
-            .map_err(no_thread)?;
-        let kept = thread("keep").spawn_scoped(scope, || private.sync()).map_err(no_thread)?;
+            .map_err(|source| NotMade::Thread { source }.refusal())?;
         let ready = || {
             made.sync().map_err(|source| not_kept(&path, source))?;
-            joined(kept).map_err(|source| not_kept(&own, source))?;
             joined(furnished).map_err(|source| NotMade::Workspace { source })
         };
         let listed =

@@ -94,7 +94,8 @@ impl Beside {
     }
 }
 
-/// Makes a directory and those above it that are not there, for `mode`. What it answers is to be synchronized, as late as possible: what is written meanwhile is often synchronized along with it.
+/// Makes a directory and those above it that are not there, for `mode`. What it answers is to be synchronized, as late
+/// as possible: what is written meanwhile is often synchronized along with it.
 ///
 /// # Errors
 /// Those of making directories.
