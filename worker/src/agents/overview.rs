@@ -1,13 +1,15 @@
 //! How many sessions there are and which were used last, as `health` says it without asking the database.
 //!
 //! **Invariants**
-//! - After whatever changes it here it is refreshed before that is told. What the generation beside changes is seen
-//!   with the next change here, or when that generation is gone.
+//! - After whatever changes it here it is refreshed before that is told; after a completion over HTTP, of which there
+//!   may be thousands a second, within a quarter of a second. What the generation beside changes is seen with the next
+//!   change here, or when that generation is gone.
 //! - However many ask for it at a time, the database is asked by one of them: a look that begins after a change sees it.
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -20,6 +22,8 @@ use crate::state::store::{Store, StoreFailed};
 
 /// How many of the sessions that were used last are known.
 const RECENT: u32 = 10;
+/// How long what changes often may go unseen: counting takes the longer the more sessions there are.
+const SOON: Duration = Duration::from_millis(250);
 
 /// What is known.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(crate) struct Overview {
     asked: AtomicU64,
     /// Up to which of these it was seen.
     answered: Mutex<u64>,
+    /// A look that is to come sees what has changed by then.
+    comes_soon: AtomicBool,
 }
 
 /// What was seen at one time.
@@ -46,6 +52,18 @@ impl Overview {
     /// What was seen last.
     pub(crate) fn seen(&self) -> Arc<Seen> {
         self.seen.load_full()
+    }
+
+    /// Whether whoever asks is to look in a while for all that ask by then.
+    pub(super) fn is_to_look_soon(&self) -> bool {
+        !self.comes_soon.swap(true, Ordering::SeqCst)
+    }
+
+    /// Looks after that while.
+    pub(super) async fn refresh_soon(&self, store: &Store) {
+        tokio::time::sleep(SOON).await;
+        self.comes_soon.store(false, Ordering::SeqCst);
+        self.refresh(store).await;
     }
 
     /// Looks again, or waits for somebody else's look that begins from now on.

@@ -12,6 +12,7 @@
 //! - Whoever follows it hears its end last.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{oneshot, watch};
@@ -20,7 +21,7 @@ use tokio::task::coop::consume_budget;
 use super::ending::{Ending, Outcome};
 use super::follow::{Ear, Followed};
 use super::harness::{Piece, Run};
-use super::runs::{Asked, Place};
+use super::runs::{Asked, Place, Runs};
 use super::told::Told;
 use super::transcript::{Opened, Transcript};
 
@@ -81,7 +82,7 @@ async fn carried_out(
             return outcome;
         }
     };
-    runs.overview().refresh(runs.store()).await;
+    see(&runs, ends).await;
     told.started();
     let mut run = harness.run(turn);
     let ear = ends.followed.as_ref().map(Followed::ear);
@@ -101,7 +102,7 @@ async fn carried_out(
         }
     };
     let outcome = close(opened, outcome, told.text()).await;
-    runs.overview().refresh(runs.store()).await;
+    see(&runs, ends).await;
     told.ended(&outcome);
     outcome
 }
@@ -160,6 +161,16 @@ impl Ends {
             ending = until_ended(ended) => ending,
             () = left => Ending::Aborted,
         }
+    }
+}
+
+/// Has the overview see what this run has changed.
+async fn see(runs: &Arc<Runs>, ends: &Ends) {
+    if ends.followed.is_none() {
+        runs.overview().refresh(runs.store()).await;
+    } else if runs.overview().is_to_look_soon() {
+        let runs = Arc::clone(runs);
+        tokio::spawn(async move { runs.overview().refresh_soon(runs.store()).await });
     }
 }
 
