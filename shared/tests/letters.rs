@@ -14,7 +14,7 @@ use handoff::migrate::{
     Delivery, Extent, Frozen, Heir, Home, Kind, Links, Mailbox, Neighbour, Post, Recipient,
     Returned, Roster, Seat, Snapshot, Source, Target,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -314,6 +314,60 @@ async fn letters_sent_during_a_move_arrive_once_and_in_order() {
         assert!(pair.read.try_recv().is_err(), "one came twice");
         assert!(seen.values().all(|count| *count == LETTERS));
     }
+}
+
+/// Somebody who publishes faster than the link takes it, without an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_move_while_there_is_always_another_letter() {
+    let pair = Pair::with(40);
+    let _reaped = pair.link();
+    pair.linked().await;
+    let post = pair.incumbent.post.clone();
+    let publishing = tokio::spawn(async move {
+        loop {
+            for _ in 0..500 {
+                post.publish("x".repeat(300));
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    pair.move_all().await;
+    publishing.abort();
+}
+
+#[tokio::test]
+async fn a_connection_whose_commit_could_not_be_sent_comes_back_with_its_letters() {
+    let mut pair = Pair::with(1);
+    pair.recipients[0].send("before");
+    assert_eq!(pair.next().await, (0, 'i', letter("before")));
+    let (offer, tapped) = pair.intercepted_offer().await;
+    // More than the link holds, ahead of the commit.
+    for _ in 0..100 {
+        pair.incumbent.post.tell(Neighbour::Successor, &"x".repeat(16 * 1024));
+    }
+    pair.recipients[0].send("frozen");
+    let seq = &offer.message["seq"];
+    tapped.send(&json!({ "type": "prepared", "seq": seq }), &[]).await.unwrap();
+    // It is behind that answer, and heard once the commit was queued.
+    tapped.send(&json!({ "type": "post", "post": { "type": "tell", "text": { "inside": "prepared" } } }), &[]).await.unwrap();
+    soon(pair.told.recv()).await.unwrap();
+    pair.recipients[0].send("promised");
+    pair.incumbent.post.publish("to all, promised");
+    pair.extent.send_replace(Extent::Nothing);
+    for text in ["frozen", "promised", "to all, promised"] {
+        assert_eq!(pair.next().await, (0, 'i', letter(text)));
+    }
+    // Nor does the successor ever hear of it.
+    soon(async {
+        loop {
+            let said = tapped.receive::<Value>().await.unwrap().unwrap();
+            assert_ne!(said.message["type"], "commit");
+            if said.message["type"] == "abort" {
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

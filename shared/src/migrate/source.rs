@@ -235,8 +235,7 @@ impl Source {
         }
     }
 
-    /// Sends what there is room for. What the post has for the successor goes ahead of a commit, so that a
-    /// connection never meets again what it has seen already.
+    /// Sends what there is room for.
     fn flush(&mut self) -> Result<(), FlushFailed> {
         let Some(link) = &self.link else { return Ok(()) };
         while let Some(order) = self.orders.front() {
@@ -248,31 +247,22 @@ impl Source {
                         link.try_send(&word, &wire::attachments(memfd, batch))
                     })?
                 }
-                Order::Commit(seq) => match self.offers.iter_mut().find(|offer| offer.seq == seq) {
-                    Some(offer) => {
-                        let word = ToTarget::Commit { seq };
-                        let sent = self.post.commit(link, &word, offer.mailboxes())?;
-                        if sent {
-                            offer.stage = Stage::Committed;
-                            self.progress.send_modify(|p| p.moved = sum(p.moved, &offer.batch));
-                        }
-                        sent
-                    }
-                    None => true,
-                },
+                Order::Commit(seq) => link.try_send(&ToTarget::Commit { seq }, &[])?,
                 Order::Abort(seq) => link.try_send(&ToTarget::Abort { seq }, &[])?,
             };
             if !sent {
                 return Ok(());
             }
-            match order {
+            match *order {
                 Order::Offer(_) => fault::reach_on(Point::OfferSent, link),
-                Order::Commit(_) => fault::reach_on(Point::CommitSent, link),
+                Order::Commit(seq) => committed(seq, &mut self.offers, &self.progress, link),
                 Order::Abort(_) => {}
             }
             self.orders.pop_front();
         }
-        self.post.flush(Neighbour::Successor, link).map(drop)
+        self.post.flush(Neighbour::Successor, link, |seq| {
+            committed(seq, &mut self.offers, &self.progress, link);
+        })
     }
 
     fn on_answer(&mut self, answer: Answer) {
@@ -302,11 +292,8 @@ impl Source {
                 }
             }
             ToSource::Post { post } => {
-                if let Some(text) =
-                    self.post.receive(Neighbour::Successor, post, received.descriptors)
-                {
-                    home.heard(&text);
-                }
+                let heard = self.post.receive(Neighbour::Successor, post, received.descriptors);
+                heard.iter().for_each(|text| home.heard(text));
             }
         }
     }
@@ -338,7 +325,12 @@ impl Source {
             warn!(rejected = rejected.len(), reason, later, "connections stay");
         }
         offer.stage = Stage::Committing;
-        self.orders.push_back(Order::Commit(seq));
+        if offer.mailboxes().next().is_none() {
+            self.orders.push_back(Order::Commit(seq));
+        } else {
+            // Behind what was published so far, so that a connection never meets again what it has seen already.
+            self.post.promise(seq, &ToTarget::Commit { seq }, offer.mailboxes());
+        }
     }
 
     /// When the first offer that has no answer should have had it.
@@ -362,6 +354,7 @@ impl Source {
                 warn!(%error, "an offer could not be revoked");
             }
             fault::reach_on(Point::Revoked, self.link.as_ref());
+            self.post.recall(offer.seq);
             let never_made = self.orders.contains(&Order::Offer(offer.seq));
             self.orders.retain(|order| {
                 *order != Order::Offer(offer.seq) && *order != Order::Commit(offer.seq)
@@ -406,6 +399,15 @@ impl Source {
             self.roster.departed(one);
         }
     }
+}
+
+/// The commit of an offer was sent: it is the successor's.
+fn committed(seq: u64, offers: &mut VecDeque<Offer>, progress: &watch::Sender<Moved>, link: &Link) {
+    if let Some(offer) = offers.iter_mut().find(|offer| offer.seq == seq) {
+        offer.stage = Stage::Committed;
+        progress.send_modify(|progress| progress.moved = sum(progress.moved, &offer.batch));
+    }
+    fault::reach_on(Point::CommitSent, link);
 }
 
 /// A link that ends with nothing on it is the ordinary end of a takeover.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use tracing::debug;
 
 use super::blob;
-use super::post::{Neighbour, Post, sendable};
+use super::post::{FlushFailed, Neighbour, Post, sendable};
 use super::snapshot::{Frozen, Snapshot};
 use super::wire::{self, Offered, Rejected, ToSource, ToTarget};
 use crate::chain;
@@ -102,7 +102,7 @@ impl Target {
             let word = tokio::select! {
                 word = self.link.receive::<ToTarget>() => word?,
                 () = sendable(Some(&self.link), false, &self.post, Neighbour::Incumbent), if listens => {
-                    if let Err(error) = self.post.flush(Neighbour::Incumbent, &self.link) {
+                    if let Err(error) = self.flush() {
                         debug!(%error, "the incumbent does not listen any more");
                         listens = false;
                     }
@@ -132,7 +132,7 @@ impl Target {
                 }
                 ToTarget::Abort { seq } => drop(self.prepared.remove(&seq)),
                 ToTarget::Post { post } => {
-                    if let Some(text) = self.post.receive(Neighbour::Incumbent, post, descriptors) {
+                    for text in self.post.receive(Neighbour::Incumbent, post, descriptors) {
                         heir.heard(&text);
                     }
                 }
@@ -143,7 +143,12 @@ impl Target {
     /// Sends what waits for the incumbent if there is room, ahead of the next turn of the loop. What goes wrong
     /// is met again there.
     fn answer_now(&self) {
-        let _ = self.post.flush(Neighbour::Incumbent, &self.link);
+        let _ = self.flush();
+    }
+
+    fn flush(&self) -> Result<(), FlushFailed> {
+        // Nothing is committed in this direction.
+        self.post.flush(Neighbour::Incumbent, &self.link, |_| {})
     }
 
     /// Serves a batch, and tells the incumbent so if it was that one which gave it.

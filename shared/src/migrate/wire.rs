@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::blob::{self, NotABlob};
-use super::post::{Mailbox, Word};
+use super::post::{self, Mailbox, Word};
 use super::snapshot::{self, Frozen, MAX_CARRIED, NotASnapshot, Snapshot};
 
 /// The most connections that one offer may have.
@@ -24,8 +24,11 @@ pub(super) enum ToTarget {
     Commit { seq: u64 },
     /// They are mine again: close your copies.
     Abort { seq: u64 },
-    /// From the post of this generation.
-    Post { post: Word },
+    /// From the post of this generation, in order.
+    Post {
+        #[serde(deserialize_with = "post::one_or_several")]
+        post: Vec<Word>,
+    },
 }
 
 /// What the target says.
@@ -40,8 +43,11 @@ pub(super) enum ToSource {
     },
     /// I serve them.
     Started { seq: u64 },
-    /// From the post of this generation.
-    Post { post: Word },
+    /// From the post of this generation, in order.
+    Post {
+        #[serde(deserialize_with = "post::one_or_several")]
+        post: Vec<Word>,
+    },
 }
 
 /// A connection of an offer that the target cannot take.

@@ -70,7 +70,7 @@ fn the_corpus_is_written_anew() {
         ("publish", Word::Publish { text: text() }),
         ("tell", Word::Tell { text: text() }),
     ] {
-        write(name, &ToTarget::Post { post });
+        write(name, &ToTarget::Post { post: vec![post] });
     }
     for (name, snapshots) in [
         ("one-with-a-mailbox", vec![(calling(), Some(7))]),

@@ -29,9 +29,10 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use self::office::{Bell, Office};
+use self::outgoing::Promise;
 #[cfg(test)]
 pub(super) use self::outgoing::Text;
-pub(super) use self::outgoing::{FlushFailed, Word};
+pub(super) use self::outgoing::{FlushFailed, Word, one_or_several};
 use crate::chain;
 use crate::link::Link;
 
@@ -194,33 +195,47 @@ impl Post {
         }
     }
 
-    /// Sends as much of what waits as there is room for; answers whether that was all.
-    pub(super) fn flush(&self, neighbour: Neighbour, link: &Link) -> Result<bool, FlushFailed> {
-        let all = match self.office().outgoing(neighbour) {
-            Some(outgoing) => outgoing.flush(link)?,
-            None => true,
-        };
-        if all {
+    /// Sends as much of what waits as there is room for. Of each offer whose commit was sent it is said at once that
+    /// it was, whatever comes of the rest.
+    pub(super) fn flush(
+        &self,
+        neighbour: Neighbour,
+        link: &Link,
+        mut committed: impl FnMut(u64),
+    ) -> Result<(), FlushFailed> {
+        let mut office = self.office();
+        let Some(outgoing) = office.outgoing(neighbour) else { return Ok(()) };
+        let mut kept = Vec::new();
+        let flushed = outgoing.flush(link, |promise| {
+            committed(promise.seq);
+            kept.push(promise);
+        });
+        for promise in &kept {
+            office.committed(promise);
+        }
+        drop(office);
+        if flushed? {
             self.shared.flushed.notify_waiters();
         }
-        Ok(all)
+        Ok(())
     }
 
-    /// Gives mailboxes to the successor by sending one message, if there is room for it now; answers
-    /// whether there was. What was published before goes ahead of it, what waits in them after it.
-    pub(super) fn commit<'a>(
+    /// Gives mailboxes to the successor by a message that is queued. What was published before goes ahead of it,
+    /// what waits in them after it; until [`Self::flush`] has sent it, it can be recalled.
+    pub(super) fn promise<'a>(
         &self,
-        link: &Link,
+        seq: u64,
         message: &impl Serialize,
         mailboxes: impl Iterator<Item = &'a Mailbox>,
-    ) -> Result<bool, FlushFailed> {
-        let mut office = self.office();
-        let Some(outgoing) = office.outgoing(Neighbour::Successor) else { return Ok(false) };
-        if !outgoing.flush(link)? || !link.try_send(message, &[])? {
-            return Ok(false);
-        }
-        office.commit(mailboxes.map(|mailbox| mailbox.number));
-        Ok(true)
+    ) {
+        let mailboxes = mailboxes.map(|mailbox| mailbox.number).collect();
+        self.office().promise(message, Promise { seq, mailboxes });
+        self.wake(Neighbour::Successor);
+    }
+
+    /// Takes an offer's mailboxes back, if its commit is still queued.
+    pub(super) fn recall(&self, seq: u64) {
+        self.office().recall(seq);
     }
 
     pub(super) fn started<'a>(&self, mailboxes: impl Iterator<Item = &'a Mailbox>) {
@@ -263,17 +278,32 @@ impl Post {
         numbers.map(|number| number.map(&mut open)).collect()
     }
 
-    /// A word has come from a neighbour. The answer is what is meant for this generation itself.
+    /// Words have come from a neighbour, and what was attached to them. The answer is what is meant for this
+    /// generation itself.
     pub(super) fn receive(
         &self,
         from: Neighbour,
+        words: Vec<Word>,
+        attached: Vec<OwnedFd>,
+    ) -> Vec<String> {
+        let mut attached = attached.into_iter();
+        let heard = words.into_iter().filter_map(|word| self.take_in(from, word, &mut attached));
+        let heard = heard.collect();
+        // Something may have to go on from here.
+        self.wake(Neighbour::Successor);
+        heard
+    }
+
+    fn take_in(
+        &self,
+        from: Neighbour,
         word: Word,
-        descriptors: Vec<OwnedFd>,
+        attached: &mut impl Iterator<Item = OwnedFd>,
     ) -> Option<String> {
         let unreadable = |error| warn!(error = chain(&error), "a letter could not be read");
         match word {
             Word::Late { mailbox, text } => {
-                let delivery = match text.read(descriptors) {
+                let delivery = match text.read(attached) {
                     Ok(text) => Delivery::Letter(text.into()),
                     Err(error) => {
                         unreadable(error);
@@ -287,17 +317,15 @@ impl Post {
             }
             Word::Settled { mailboxes } => self.office().settle(&mailboxes),
             Word::Lost { mailbox } => self.office().deliver_late(mailbox, Delivery::Lost),
-            Word::Publish { text } => match text.read(descriptors) {
+            Word::Publish { text } => match text.read(attached) {
                 Ok(text) => self.office().spread(&text.into(), from),
                 Err(error) => unreadable(error),
             },
-            Word::Tell { text } => match text.read(descriptors) {
+            Word::Tell { text } => match text.read(attached) {
                 Ok(text) => return Some(text),
                 Err(error) => unreadable(error),
             },
         }
-        // It may have to go on from here.
-        self.wake(Neighbour::Successor);
         None
     }
 }

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use serde::Serialize;
 
-use super::outgoing::{Outgoing, Text, Word};
+use super::outgoing::{Outgoing, Promise, Word};
 use super::{Delivery, Neighbour};
 
 /// See the module.
@@ -28,11 +28,24 @@ pub(super) struct Office {
 enum Slot {
     /// Here: read, or frozen.
     Here(Inbox),
+    /// Here, and its commit waits to be sent. What comes for it is queued behind the commit, and kept in case that
+    /// is recalled.
+    Promised(Inbox),
     /// It was committed to the successor, which has not said that it serves it: what that published
     /// until then, the connection has not seen.
     Leaving,
     /// The successor serves it.
     Away,
+}
+
+impl Slot {
+    /// What is read here, or may be again.
+    const fn inbox(&mut self) -> Option<&mut Inbox> {
+        match self {
+            Self::Here(inbox) | Self::Promised(inbox) => Some(inbox),
+            Self::Leaving | Self::Away => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,13 +131,6 @@ impl Inbox {
     }
 }
 
-/// How a word goes over a link, whichever way: as both sides' vocabularies have it.
-#[derive(Serialize)]
-#[serde(tag = "type", rename = "post")]
-struct Posted {
-    post: Word,
-}
-
 impl Office {
     pub(super) fn new(most_waiting: usize) -> Self {
         Self {
@@ -156,7 +162,7 @@ impl Office {
 
     /// The connection has ended; one that went on elsewhere keeps its address.
     pub(super) fn close(&mut self, number: u64) {
-        if matches!(self.mailboxes.get(&number), Some(Slot::Here(_))) {
+        if matches!(self.mailboxes.get(&number), Some(Slot::Here(_) | Slot::Promised(_))) {
             self.mailboxes.remove(&number);
         }
     }
@@ -164,7 +170,7 @@ impl Office {
     pub(super) fn take(&mut self, number: u64) -> Option<Delivery> {
         match self.mailboxes.get_mut(&number) {
             Some(Slot::Here(inbox)) => inbox.take(),
-            Some(Slot::Leaving | Slot::Away) | None => None,
+            Some(Slot::Promised(_) | Slot::Leaving | Slot::Away) | None => None,
         }
     }
 
@@ -174,14 +180,14 @@ impl Office {
     }
 
     fn put(&mut self, number: u64, delivery: Delivery, origin: Origin) {
-        match self.mailboxes.get_mut(&number) {
-            Some(Slot::Here(inbox)) => inbox.put(delivery, origin, self.most_waiting),
-            Some(Slot::Leaving | Slot::Away) => {
-                if let Some(outgoing) = &mut self.to_successor {
-                    forward(outgoing, number, &delivery);
-                }
-            }
-            None => {}
+        let Some(slot) = self.mailboxes.get_mut(&number) else { return };
+        if let (Slot::Promised(_) | Slot::Leaving | Slot::Away, Some(outgoing)) =
+            (&*slot, &mut self.to_successor)
+        {
+            forward(outgoing, number, &delivery);
+        }
+        if let Some(inbox) = slot.inbox() {
+            inbox.put(delivery, origin, self.most_waiting);
         }
     }
 
@@ -195,24 +201,21 @@ impl Office {
     /// These mailboxes, by their numbers in the incumbent, have had all that was to come first.
     pub(super) fn settle(&mut self, numbers_there: &[u64]) {
         for number in numbers_there.iter().filter_map(|number| self.arrived.get(number)) {
-            match self.mailboxes.get_mut(number) {
-                Some(Slot::Here(inbox)) => inbox.settle(),
-                Some(Slot::Leaving | Slot::Away) | None => {}
+            if let Some(inbox) = self.mailboxes.get_mut(number).and_then(Slot::inbox) {
+                inbox.settle();
             }
         }
     }
 
     /// A letter of this generation's to everybody, here and there.
     pub(super) fn publish(&mut self, letter: &Arc<str>) {
-        for slot in self.mailboxes.values_mut() {
-            if let Slot::Here(inbox) = slot {
-                inbox.put(Delivery::Letter(Arc::clone(letter)), Origin::Here, self.most_waiting);
-            }
+        for inbox in self.mailboxes.values_mut().filter_map(Slot::inbox) {
+            inbox.put(Delivery::Letter(Arc::clone(letter)), Origin::Here, self.most_waiting);
         }
         // The neighbours spread it to whom they serve; who is leaving is served there by the time it
         // arrives, since the commit went ahead of it.
         for outgoing in [&mut self.to_incumbent, &mut self.to_successor].into_iter().flatten() {
-            outgoing.push_text(letter, |text| Posted { post: Word::Publish { text } });
+            outgoing.push_text(letter, |text| Word::Publish { text });
         }
     }
 
@@ -225,15 +228,14 @@ impl Office {
             Neighbour::Successor => Origin::Here,
         };
         for (number, slot) in &mut self.mailboxes {
-            match slot {
-                Slot::Here(inbox) => inbox.put(delivery.clone(), origin, self.most_waiting),
-                // The successor published it before it began to serve this one.
-                Slot::Leaving if from == Neighbour::Successor => {
-                    if let Some(outgoing) = &mut self.to_successor {
-                        forward(outgoing, *number, &delivery);
-                    }
-                }
-                Slot::Leaving | Slot::Away => {}
+            // The successor published it before it began to serve this one.
+            if let (Slot::Promised(_) | Slot::Leaving, Neighbour::Successor, Some(outgoing)) =
+                (&*slot, from, &mut self.to_successor)
+            {
+                forward(outgoing, *number, &delivery);
+            }
+            if let Some(inbox) = slot.inbox() {
+                inbox.put(delivery.clone(), origin, self.most_waiting);
             }
         }
     }
@@ -241,7 +243,7 @@ impl Office {
     /// Something for a neighbour itself; answers whether there is one.
     pub(super) fn tell(&mut self, neighbour: Neighbour, text: &str) -> bool {
         let Some(outgoing) = self.outgoing(neighbour) else { return false };
-        outgoing.push_text(text, |text| Posted { post: Word::Tell { text } });
+        outgoing.push_text(text, |text| Word::Tell { text });
         true
     }
 
@@ -258,28 +260,51 @@ impl Office {
                 self.to_incumbent = None;
                 for number in std::mem::take(&mut self.arrived).into_values() {
                     self.put(number, Delivery::Severed, Origin::There);
-                    if let Some(Slot::Here(inbox)) = self.mailboxes.get_mut(&number) {
+                    if let Some(inbox) = self.mailboxes.get_mut(&number).and_then(Slot::inbox) {
                         inbox.settle();
                     }
                 }
             }
             Neighbour::Successor => {
                 self.to_successor = None;
-                self.mailboxes.retain(|_, slot| matches!(slot, Slot::Here(_)));
+                self.mailboxes.retain(|_, slot| slot.inbox().is_some());
             }
         }
     }
 
-    /// These belong to the successor from now on. What waited for them goes after them.
-    pub(super) fn commit(&mut self, numbers: impl Iterator<Item = u64>) {
+    /// Queues the message that gives mailboxes to the successor. What was published before goes ahead of it, what
+    /// waits in them after it.
+    pub(super) fn promise(&mut self, message: &impl Serialize, promise: Promise) {
         let Some(outgoing) = &mut self.to_successor else { return };
-        for number in numbers {
+        outgoing.push_commit(message, promise.clone());
+        for number in promise.mailboxes {
             let Some(slot) = self.mailboxes.get_mut(&number) else { continue };
             if let Slot::Here(mut inbox) = std::mem::replace(slot, Slot::Leaving) {
                 inbox.settle();
-                while let Some(delivery) = inbox.take() {
-                    forward(outgoing, number, &delivery);
+                for delivery in &inbox.waiting {
+                    forward(outgoing, number, delivery);
                 }
+                *slot = Slot::Promised(inbox);
+            }
+        }
+    }
+
+    /// The message was sent: these belong to the successor from now on.
+    pub(super) fn committed(&mut self, promise: &Promise) {
+        for number in &promise.mailboxes {
+            if let Some(slot @ Slot::Promised(_)) = self.mailboxes.get_mut(number) {
+                *slot = Slot::Leaving;
+            }
+        }
+    }
+
+    /// Takes a promise back whose message was not sent. The letters behind it are for nobody there.
+    pub(super) fn recall(&mut self, seq: u64) {
+        let promise = self.to_successor.as_mut().and_then(|outgoing| outgoing.recall(seq));
+        for number in promise.into_iter().flat_map(|promise| promise.mailboxes) {
+            let Some(slot) = self.mailboxes.get_mut(&number) else { continue };
+            if let Slot::Promised(inbox) = std::mem::replace(slot, Slot::Leaving) {
+                *slot = Slot::Here(inbox);
             }
         }
     }
@@ -294,7 +319,7 @@ impl Office {
             }
         }
         if let (Some(outgoing), false) = (&mut self.to_successor, mailboxes.is_empty()) {
-            outgoing.push_message(&Posted { post: Word::Settled { mailboxes } });
+            outgoing.push_word(&Word::Settled { mailboxes });
         }
     }
 
@@ -316,11 +341,9 @@ impl Office {
 fn forward(outgoing: &mut Outgoing, mailbox: u64, delivery: &Delivery) {
     match delivery {
         Delivery::Letter(text) => {
-            outgoing.push_text(text, |text: Text| Posted { post: Word::Late { mailbox, text } });
+            outgoing.push_text(text, |text| Word::Late { mailbox, text });
         }
-        Delivery::Severed => {
-            outgoing.push_message(&Posted { post: Word::Severed { mailbox } });
-        }
-        Delivery::Lost => outgoing.push_message(&Posted { post: Word::Lost { mailbox } }),
+        Delivery::Severed => outgoing.push_word(&Word::Severed { mailbox }),
+        Delivery::Lost => outgoing.push_word(&Word::Lost { mailbox }),
     }
 }
