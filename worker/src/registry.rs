@@ -14,24 +14,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::agents::DEFAULT_AGENT;
-use crate::agents::harness::{Echo, Harness};
+use crate::agents::fallback::Stock;
+use crate::agents::harness::Harness;
 use crate::identity::Needs;
 use crate::methods::devices::announce;
 use crate::methods::{self, Method};
-use crate::plugins::{Catalogue, PluginHarness, PluginMethod};
+use crate::plugins::{Catalogue, PluginMethod};
 use crate::state::config::{Snapshot, agent_id};
 
 /// Another name for the agent that answers those who name nobody.
 pub(crate) const DEFAULT_ALIAS: &str = "default";
-
-/// What a model's name begins with that is a plugin's harness.
-const PLUGIN_HARNESS: &str = "plugin-harness/";
 
 /// The events a client may see.
 const EVENTS: &[&str] = &[
@@ -55,7 +52,7 @@ pub(crate) struct Registry {
     /// By the agent they run.
     harnesses: BTreeMap<String, Harness>,
     features: Box<RawValue>,
-    echo_word_delay: Duration,
+    stock: Arc<Stock>,
 }
 
 /// A method, whoever answers it.
@@ -101,37 +98,20 @@ impl Roster {
 
 impl Registry {
     /// What comes with the worker, these plugins, and the agents of this configuration.
-    pub(crate) fn of(
-        config: &Snapshot,
-        echo_word_delay: Duration,
-        plugins: Arc<Catalogue>,
-    ) -> Self {
+    pub(crate) fn of(config: &Snapshot, stock: Arc<Stock>, plugins: Arc<Catalogue>) -> Self {
         let methods: BTreeMap<_, _> =
             methods::BUNDLED.iter().copied().map(|method| (method.name, method)).collect();
-        let echo = Harness::Echo(Echo { word_delay: echo_word_delay });
         let agents = Roster::of(config);
-        let list = &config.settled.config().agents.list;
-        // Of several of one id, the first one.
-        let listed: BTreeMap<_, _> =
-            list.iter().rev().map(|agent| (agent_id(&agent.id), agent)).collect();
-        let harness = |id: &String| {
-            let model = listed.get(id).and_then(|agent| agent.model.as_ref()?.primary.as_deref());
-            match model.and_then(|model| model.strip_prefix(PLUGIN_HARNESS)) {
-                Some(name) => {
-                    let plugin = plugins.harness(name).cloned();
-                    Harness::Plugin(PluginHarness::new(name.to_owned(), plugin))
-                }
-                None => echo.clone(),
-            }
-        };
-        let harnesses = agents.ids.iter().map(|id| (id.clone(), harness(id))).collect();
+        stock.renew(&config.settled, &plugins);
+        let harness = |id: &String| (id.clone(), stock.harness_of(id, &config.settled));
+        let harnesses = agents.ids.iter().map(harness).collect();
         let mut names: Vec<&str> = methods.keys().copied().collect();
         names.extend(plugins.methods().keys().map(String::as_str));
         names.sort_unstable();
         let features =
             serde_json::value::to_raw_value(&json!({"methods": names, "events": EVENTS}))
                 .expect("strings are JSON");
-        Self { methods, plugins, agents, harnesses, features, echo_word_delay }
+        Self { methods, plugins, agents, harnesses, features, stock }
     }
 
     /// The same worker with the agents of another configuration.
@@ -141,7 +121,7 @@ impl Registry {
 
     /// The same worker with other plugins and the agents of this configuration.
     pub(crate) fn with_plugins(&self, config: &Snapshot, plugins: Arc<Catalogue>) -> Self {
-        Self::of(config, self.echo_word_delay, plugins)
+        Self::of(config, Arc::clone(&self.stock), plugins)
     }
 
     /// The method of this name.
@@ -182,6 +162,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use arc_swap::ArcSwap;
 
@@ -192,7 +173,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("openclaw.json");
         std::fs::write(&path, text).unwrap();
-        Registry::of(&snapshot(&path), Duration::ZERO, Arc::default())
+        Registry::of(&snapshot(&path), stock(), Arc::default())
+    }
+
+    fn stock() -> Arc<Stock> {
+        Arc::new(Stock::new("/state".into(), Duration::ZERO))
     }
 
     fn snapshot(path: &Path) -> Snapshot {
@@ -243,7 +228,7 @@ mod tests {
             snapshot(&path)
         };
         let (more, fewer) = (with("{agents: {list: [{id: 'main'}, {id: 'b'}]}}"), with("{}"));
-        let current = ArcSwap::from_pointee(Registry::of(&fewer, Duration::ZERO, Arc::default()));
+        let current = ArcSwap::from_pointee(Registry::of(&fewer, stock(), Arc::default()));
         let reloading = std::sync::atomic::AtomicBool::new(true);
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -2,6 +2,7 @@
 
 mod ending;
 mod ends;
+pub(crate) mod fallback;
 mod follow;
 pub(crate) mod harness;
 mod lane;

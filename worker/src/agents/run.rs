@@ -19,8 +19,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::coop::consume_budget;
 
 use super::ending::{Ending, Outcome};
+use super::fallback;
 use super::follow::{Ear, Followed};
-use super::harness::{Piece, Run};
+use super::harness::{Past, Piece, Run, Usage};
 use super::runs::{Asked, Place, Runs};
 use super::told::Told;
 use super::transcript::{Opened, Transcript};
@@ -60,7 +61,7 @@ async fn carried_out(
     let Asked { run, session, harness, turn, key } = asked;
     let runs = place.runs();
     let mut told = Told::new(runs.post().clone(), run.clone(), session.clone());
-    let transcript = Transcript::new(runs.store().clone(), run, session, key);
+    let transcript = Transcript::new(runs.store().clone(), run.clone(), session.clone(), key);
     let ended_early = tokio::select! {
         biased;
         ending = ends.until_ended() => Some(ending),
@@ -84,12 +85,22 @@ async fn carried_out(
     };
     see(&runs, ends).await;
     told.started();
-    let mut run = harness.run(turn);
+    let past = match Past::before(&run, &harness, &session, runs.store()).await {
+        Ok(past) => past,
+        Err(unreadable) => {
+            let outcome = Outcome::Failed(handoff::chain(&unreadable).to_string());
+            let outcome = close(opened, outcome, told.text(), None).await;
+            see(&runs, ends).await;
+            told.ended(&outcome);
+            return outcome;
+        }
+    };
+    let mut answering = harness.run(turn, past);
     let ear = ends.followed.as_ref().map(Followed::ear);
     let outcome = loop {
         // An answer that is all there does not keep others from their turn.
         consume_budget().await;
-        let next = poll_fn(|context| poll_pieces(&mut run, &mut told, ear.as_ref(), context));
+        let next = poll_fn(|context| poll_pieces(&mut answering, &mut told, ear.as_ref(), context));
         let said = tokio::select! {
             biased;
             _ = ends.until_ended() => break Outcome::Aborted,
@@ -101,7 +112,8 @@ async fn carried_out(
             Said::Failed(reason) => break Outcome::Failed(reason),
         }
     };
-    let outcome = close(opened, outcome, told.text()).await;
+    let outcome = close(opened, outcome, told.text(), answering.usage()).await;
+    fallback::keep(runs.store(), &session, &run, answering.decisions()).await;
     see(&runs, ends).await;
     told.ended(&outcome);
     outcome
@@ -135,8 +147,8 @@ fn poll_pieces(
                 }
             }
             Poll::Ready(Piece::End) => break Poll::Ready(Said::All),
-            Poll::Ready(Piece::Failed(reason)) => {
-                break Poll::Ready(Said::Failed(reason.to_owned()));
+            Poll::Ready(Piece::Failed(failure)) => {
+                break Poll::Ready(Said::Failed(failure.to_string()));
             }
             Poll::Pending => break Poll::Pending,
         }
@@ -174,8 +186,8 @@ async fn see(runs: &Arc<Runs>, ends: &Ends) {
     }
 }
 
-async fn close(opened: Opened, outcome: Outcome, text: &str) -> Outcome {
-    match opened.close(&outcome, text).await {
+async fn close(opened: Opened, outcome: Outcome, text: &str, usage: Option<Usage>) -> Outcome {
+    match opened.close(&outcome, text, usage).await {
         Ok(()) => outcome,
         Err(failed) => failed,
     }

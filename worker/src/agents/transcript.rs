@@ -11,6 +11,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::ending::Outcome;
+use super::harness::Usage;
 use super::session::SessionKey;
 use crate::methods::now_ms;
 use crate::state::store::Store;
@@ -138,7 +139,12 @@ impl Transcript {
 
 impl Opened {
     /// Writes down what was said and how it went; or the run has failed after all.
-    pub(super) async fn close(self, outcome: &Outcome, text: &str) -> Result<(), Outcome> {
+    pub(super) async fn close(
+        self,
+        outcome: &Outcome,
+        text: &str,
+        usage: Option<Usage>,
+    ) -> Result<(), Outcome> {
         let Self { transcript, life, started_at_ms, words_read } = self;
         let now = clock_ms();
         let status = match outcome {
@@ -151,7 +157,10 @@ impl Opened {
             life,
             answer: (!text.is_empty()).then(|| transcript.message("assistant", text)),
             run: SessionRun { status, started_at_ms, ended_at_ms: Some(now) },
-            tokens: (words_read, words(text)),
+            tokens: usage.map_or_else(
+                || (words_read, words(text)),
+                |usage| (usage.prompt, usage.completion),
+            ),
             kept: transcript.kept(outcome, (started_at_ms, now)),
             at_ms: now,
         };
@@ -181,7 +190,7 @@ pub(crate) fn clock_ms() -> i64 {
     i64::try_from(now_ms()).unwrap_or(i64::MAX)
 }
 
-/// The echo agent's tokens are words.
+/// The tokens of one who does not count them are words.
 fn words(text: &str) -> u64 {
     u64::try_from(text.split_whitespace().count()).unwrap_or(u64::MAX)
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::agents::Runs;
+use crate::agents::fallback::Stock;
 use crate::args::Args;
 use crate::attendance::Attendance;
 use crate::identity::{Devices, TokenInForce};
@@ -73,7 +74,10 @@ pub(super) async fn furnish(
         devices: Devices::of_state(state.path()),
         registry: ArcSwap::from_pointee(Registry::of(
             &holds,
-            Duration::from_millis(args.echo_delay_ms),
+            Arc::new(Stock::new(
+                state.path().to_owned(),
+                Duration::from_millis(args.echo_delay_ms),
+            )),
             Arc::clone(&loaded),
         )),
         plugins,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Call, Knowledge, Refusal, now_ms, store_failed};
-use crate::agents::SessionKey;
+use crate::agents::{SessionKey, fallback};
 use crate::shape::{Field, Shape};
 use crate::state::store::messages::{HistoryWindow, Message};
 
@@ -89,9 +89,16 @@ async fn show(knowledge: &Knowledge, call: &Call) -> Result<Value, Refusal> {
     let key = key.or(session_key).ok_or_else(|| {
         Refusal::invalid("invalid sessions.get params: must have required property 'key'")
     })?;
-    let messages = said(knowledge, &SessionKey::named(&key), limit).await?;
+    let key = SessionKey::named(&key);
+    let messages = said(knowledge, &key, limit).await?;
     let shown: Vec<Value> = messages.iter().map(|message| whole(message, usize::MAX)).collect();
-    Ok(json!({"messages": shown}))
+    let mut shown = json!({"messages": shown});
+    let found = knowledge.store.session(key.as_str()).await;
+    let session = found.map_err(|error| store_failed(&error))?;
+    if let Some(kept) = session.as_ref().and_then(|s| s.attributes.get(fallback::ATTRIBUTE)) {
+        shown[fallback::ATTRIBUTE] = kept.clone();
+    }
+    Ok(shown)
 }
 
 #[derive(Deserialize)]

@@ -13,29 +13,24 @@ use futures_util::future::BoxFuture;
 use super::conversation::RunPlace;
 use super::plugin::Plugin;
 use super::spoken::Heard;
-use crate::agents::harness::Piece;
+use crate::agents::harness::{Failure, Piece, Reason};
 
-/// The harness of this name, in whichever plugin has it.
+/// The harness of this name, in the plugin that has it.
 #[derive(Clone, Debug)]
 pub(crate) struct PluginHarness {
     name: String,
-    /// `None` when no plugin has it.
-    plugin: Option<Arc<Plugin>>,
+    plugin: Arc<Plugin>,
 }
 
 impl PluginHarness {
     /// This harness of this plugin.
-    pub(crate) const fn new(name: String, plugin: Option<Arc<Plugin>>) -> Self {
+    pub(crate) const fn new(name: String, plugin: Arc<Plugin>) -> Self {
         Self { name, plugin }
     }
 
     /// Begins a turn once it is polled.
     pub(crate) fn run(&self, message: String) -> PluginRun {
         let Self { name, plugin } = self.clone();
-        let Some(plugin) = plugin else {
-            let reason = format!("no plugin has a harness {name:?}");
-            return PluginRun { step: Step::Failed(reason), piece: String::new() };
-        };
         let in_use = plugin.in_use();
         let beginning = Box::pin(async move {
             let place = plugin.begin(&name, &message).await?;
@@ -55,7 +50,7 @@ pub(crate) struct PluginRun {
 enum Step {
     Beginning(BoxFuture<'static, Result<Saying, String>>),
     Saying(Saying),
-    Failed(String),
+    Failed(Failure),
 }
 
 struct Saying {
@@ -76,18 +71,20 @@ impl PluginRun {
         if let Step::Beginning(beginning) = &mut self.step {
             self.step = match ready!(beginning.as_mut().poll(context)) {
                 Ok(saying) => Step::Saying(saying),
-                Err(reason) => Step::Failed(reason),
+                Err(reason) => Step::Failed(Failure::new(Reason::Unknown, &reason)),
             };
         }
         if let Step::Saying(saying) = &self.step {
             match ready!(saying.place.spoken.poll_hear(context, &mut self.piece)) {
                 Heard::Text => return Poll::Ready(Piece::Text(&self.piece)),
                 Heard::End(Ok(())) => return Poll::Ready(Piece::End),
-                Heard::End(Err(reason)) => self.step = Step::Failed(reason),
+                Heard::End(Err(reason)) => {
+                    self.step = Step::Failed(Failure::new(Reason::Unknown, &reason));
+                }
             }
         }
         match &self.step {
-            Step::Failed(reason) => Poll::Ready(Piece::Failed(reason)),
+            Step::Failed(failure) => Poll::Ready(Piece::Failed(failure)),
             Step::Beginning(_) | Step::Saying(_) => Poll::Pending,
         }
     }

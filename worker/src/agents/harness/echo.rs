@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::{Piece, Turn};
+use super::{Failure, Piece, Reason, Turn};
 
 /// The longest that a message may have it think before a word, in ms.
 const LONGEST_DELAY_MS: u64 = 60_000;
@@ -28,7 +28,8 @@ impl Echo {
             Wish::Nothing => (0, word_delay, Then::End),
             Wish::Slow { delay, rest } => (turn.message.len() - rest.len(), delay, Then::End),
             Wish::Fail { reason } => {
-                (turn.message.len(), word_delay, Then::Fail(reason.to_owned()))
+                let failure = Failure::new(Reason::Unknown, reason);
+                (turn.message.len(), word_delay, Then::Fail(failure))
             }
         };
         EchoRun { message: turn.message, said: begins_at, word_delay, thinking: None, then }
@@ -62,7 +63,7 @@ impl<'a> Wish<'a> {
 #[derive(Debug)]
 enum Then {
     End,
-    Fail(String),
+    Fail(Failure),
 }
 
 /// An echo under way.
@@ -81,7 +82,7 @@ impl EchoRun {
         if self.said == self.message.len() {
             return Poll::Ready(match &self.then {
                 Then::End => Piece::End,
-                Then::Fail(reason) => Piece::Failed(reason),
+                Then::Fail(failure) => Piece::Failed(failure),
             });
         }
         if !self.word_delay.is_zero() {
@@ -120,7 +121,7 @@ mod tests {
                 run.poll_piece(context).map(|piece| match piece {
                     Piece::Text(text) => Some(text.to_owned()),
                     Piece::End => None,
-                    Piece::Failed(reason) => panic!("{reason}"),
+                    Piece::Failed(failure) => panic!("{failure}"),
                 })
             });
             match piece.await {

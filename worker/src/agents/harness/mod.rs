@@ -1,16 +1,29 @@
 //! Harnesses: what turns a message into an answer.
+//!
+//! ```text
+//! agent's model reference ─► candidates ─► [`Harness::Chain`] ─► provider, plugin, echo: one after the other
+//! no model at all ─────────────────────────────────────────────► echo
+//! ```
 
 mod echo;
+mod failure;
+mod past;
+mod provider;
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub(crate) use echo::Echo;
+pub(crate) use failure::{Failure, Reason};
+pub(crate) use past::Past;
+pub(crate) use provider::{Connector, Model, Provider};
 
+use super::fallback::{Chain, Decision, FallbackRun};
 use crate::plugins::{PluginHarness, PluginRun};
 
 /// One message for an agent to answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Turn {
     /// What the user said.
     pub(crate) message: String,
@@ -23,10 +36,19 @@ pub(crate) struct Turn {
 pub(crate) enum Piece<'a> {
     /// More of the answer.
     Text(&'a str),
-    /// The answer is complete.
+    /// The answer is complete; what it cost is [`Run::usage`].
     End,
-    /// There will be no answer, for this reason.
-    Failed(&'a str),
+    /// There is no more of an answer, for this reason.
+    Failed(&'a Failure),
+}
+
+/// What an answer cost, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// What was read.
+    pub(crate) prompt: u64,
+    /// What was said.
+    pub(crate) completion: u64,
 }
 
 /// Something that can run a turn.
@@ -36,14 +58,28 @@ pub(crate) enum Harness {
     Echo(Echo),
     /// A plugin's.
     Plugin(PluginHarness),
+    /// A model that an OpenAI-compatible provider serves.
+    Model(Arc<Model>),
+    /// One model after the other, until one answers.
+    Chain(Chain),
 }
 
 impl Harness {
-    /// Begins a turn. Nothing happens until the run is polled; dropping it cancels it.
-    pub(crate) fn run(&self, turn: Turn) -> Run {
+    /// Begins a turn of a conversation. Nothing happens until the run is polled; dropping it cancels it.
+    pub(crate) fn run(&self, turn: Turn, past: Past) -> Run {
         match self {
             Self::Echo(echo) => Run::Echo(echo.run(turn)),
             Self::Plugin(harness) => Run::Plugin(harness.run(turn.message)),
+            Self::Model(model) => Run::Model(model.run(&turn, &past)),
+            Self::Chain(chain) => Run::Chain(Box::new(chain.run(turn, past))),
+        }
+    }
+
+    /// Where the agent works whose past it wants to know; `None` when it asks for none.
+    pub(super) fn workspace(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) => None,
+            Self::Chain(chain) => Some(chain.workspace()),
         }
     }
 }
@@ -55,6 +91,10 @@ pub(crate) enum Run {
     Echo(echo::EchoRun),
     /// Of a plugin's.
     Plugin(PluginRun),
+    /// Of a provider's model.
+    Model(provider::ModelRun),
+    /// Of several models.
+    Chain(Box<FallbackRun>),
 }
 
 impl Run {
@@ -63,6 +103,25 @@ impl Run {
         match self {
             Self::Echo(run) => run.poll_piece(context),
             Self::Plugin(run) => run.poll_piece(context),
+            Self::Model(run) => run.poll_piece(context),
+            Self::Chain(run) => run.poll_piece(context),
+        }
+    }
+
+    /// What the answer cost, once it is complete; `None` when nobody has said so.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Echo(_) | Self::Plugin(_) => None,
+            Self::Model(run) => run.usage(),
+            Self::Chain(run) => run.usage(),
+        }
+    }
+
+    /// What was decided when models failed, so far.
+    pub(super) fn decisions(&self) -> &[Decision] {
+        match self {
+            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) => &[],
+            Self::Chain(run) => run.decisions(),
         }
     }
 }

@@ -78,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::agents::Runs;
+    use crate::agents::fallback::Stock;
     use crate::args::Args;
     use crate::attendance::Attendance;
     use crate::identity::{Devices, Locality, MayGenerate, PageOrigin, TokenInForce, TokenPlaces};
@@ -129,7 +130,7 @@ mod tests {
                 devices: Devices::of_state(dir.path()),
                 registry: ArcSwap::from_pointee(Registry::of(
                     &holds,
-                    Duration::ZERO,
+                    Arc::new(Stock::new(dir.path().to_owned(), Duration::ZERO)),
                     Arc::default(),
                 )),
                 plugins,

@@ -124,7 +124,10 @@ async fn an_agent_whose_model_is_a_plugins_harness_is_run_by_it() {
     });
     std::fs::write(
         dir.path().join("state/openclaw.json"),
-        "{agents: {list: [{id: 'main', model: 'plugin-harness/parrot'}, {id: 'lost', model: 'plugin-harness/x'}]}}",
+        "{agents: {list: [
+            {id: 'main', model: 'plugin-harness/parrot'}, {id: 'lost', model: 'plugin-harness/x'},
+            {id: 'backed', model: {primary: 'plugin-harness/x', fallbacks: ['plugin-harness/parrot']}},
+        ]}}",
     )
     .unwrap();
     let house = House::start(dir).await;
@@ -156,5 +159,13 @@ async fn an_agent_whose_model_is_a_plugins_harness_is_run_by_it() {
     assert!(is_ok(&ask(&mut socket, "chat.send", params).await));
     let ended = ask(&mut socket, "agent.wait", json!({"runId": "l"})).await;
     assert_eq!(ended["payload"]["status"], "error", "{ended}");
-    assert!(ended.to_string().contains("no plugin has a harness"), "{ended}");
+    let words = "harness \\\"plugin-harness/x\\\" is not registered";
+    assert!(ended.to_string().contains(words), "{ended}");
+
+    // Another harness of plugins is not missing with it.
+    let mut backed = saying("hi");
+    backed["model"] = json!("openclaw/backed");
+    client.send(completion(&backed, "").as_bytes()).await;
+    let said = client.reply().await.json();
+    assert_eq!(said["choices"][0]["message"]["content"], "hi hi ", "{said}");
 }

@@ -1,0 +1,179 @@
+//! Which models an agent may be answered by, as the configuration says. Pure.
+//!
+//! | the agent's `model` | first | then |
+//! | --- | --- | --- |
+//! | says nothing | `agents.defaults.model.primary` | `agents.defaults.model.fallbacks` |
+//! | a name, or `{primary}` | that one | nothing: whoever chose one model meant it |
+//! | `{primary, fallbacks}` | that one | those |
+//! | `{fallbacks}` | `agents.defaults.model.primary` | those |
+//!
+//! **Invariants**
+//! - A plugin's harness is one by its whole name, `plugin-harness/NAME`, and has no model.
+//! - None is asked twice. `agents.defaults.models` gives names to models; it takes none of these away.
+//! - Without any model there are no candidates, and the agent is `echo`'s.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::config::{Config, agent_id};
+
+/// What the id of a plugin's harness begins with; its name follows.
+const OF_PLUGINS: &str = "plugin-harness/";
+
+/// A model and what runs it: `harness-or-provider/model`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct ModelRef {
+    /// The harness or provider, by its id.
+    pub(crate) harness: String,
+    /// What that calls the model; it may have slashes, and be nothing.
+    pub(crate) model: String,
+}
+
+impl fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.model.as_str() {
+            "" => f.write_str(&self.harness),
+            model => write!(f, "{}/{model}", self.harness),
+        }
+    }
+}
+
+impl ModelRef {
+    /// The model that a configuration names: by its alias, whole, or by itself if one provider alone serves it.
+    fn named(name: &str, config: &Config) -> Self {
+        let name = name.trim();
+        let of = |whole: &str| {
+            let parts = whole.split_once('/').filter(|_| !whole.starts_with(OF_PLUGINS));
+            let (harness, model) = parts.unwrap_or((whole, ""));
+            Self { harness: harness.to_owned(), model: model.to_owned() }
+        };
+        let mut aliases = config.agents.defaults.models.iter();
+        if let Some((whole, _)) = aliases.find(|(_, known)| known.alias.as_deref() == Some(name)) {
+            return of(whole);
+        }
+        if !name.contains('/') {
+            let serves = config
+                .models
+                .providers
+                .iter()
+                .filter(|(_, provider)| provider.models.iter().any(|model| model.id == name));
+            let serves: Vec<_> = serves.map(|(id, _)| id).collect();
+            if let [only] = serves.as_slice() {
+                return Self { harness: (*only).clone(), model: name.to_owned() };
+            }
+        }
+        of(name)
+    }
+
+    /// What a plugin calls its harness; `None` when it is no plugin's.
+    pub(super) fn harness_of_plugin(&self) -> Option<&str> {
+        self.harness.strip_prefix(OF_PLUGINS)
+    }
+}
+
+/// The models of an agent, in the order in which they are asked.
+pub(super) fn candidates(config: &Config, agent: &str) -> Vec<ModelRef> {
+    let entry = config.agents.list.iter().find(|entry| agent_id(&entry.id) == agent);
+    let own = entry.and_then(|entry| entry.model.as_ref());
+    let shared = config.agents.defaults.model.as_ref();
+    let own_primary = own.and_then(|own| own.primary.as_ref());
+    let primary = own_primary.or_else(|| shared.and_then(|shared| shared.primary.as_ref()));
+    let fallbacks = match (own, own_primary, shared) {
+        (Some(own), Some(_), _) => own.fallbacks.as_slice(),
+        (Some(own), None, _) if !own.fallbacks.is_empty() => own.fallbacks.as_slice(),
+        (_, _, Some(shared)) => shared.fallbacks.as_slice(),
+        (_, _, None) => &[],
+    };
+    let names = primary.into_iter().chain(fallbacks);
+    let mut candidates: Vec<ModelRef> = Vec::new();
+    for name in names.filter(|name| !name.trim().is_empty()) {
+        let candidate = ModelRef::named(name, config);
+        if !candidates.contains(&candidate) {
+            candidates.push(candidate);
+        }
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(config: Value, agent: &str) -> Vec<String> {
+        let config: Config = serde_json::from_value(config).unwrap();
+        candidates(&config, agent).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_agents_own_choice_goes_before_that_for_all() {
+        let shared = json!({"primary": "p/a", "fallbacks": ["p/b", "q/c/d"]});
+        let with = |own: Value| {
+            let list = json!([{"id": "Ops Team", "model": own}, {"id": "plain"}]);
+            json!({"agents": {"defaults": {"model": shared}, "list": list}})
+        };
+        for (own, expected) in [
+            (json!("x/y"), &["x/y"][..]),
+            (json!({"primary": "x/y"}), &["x/y"]),
+            (json!({"primary": "x/y", "fallbacks": []}), &["x/y"]),
+            (json!({"primary": "x/y", "fallbacks": ["p/a", "x/y"]}), &["x/y", "p/a"]),
+            (json!({"fallbacks": ["z/z"]}), &["p/a", "z/z"]),
+            (json!({}), &["p/a", "p/b", "q/c/d"]),
+        ] {
+            assert_eq!(of(with(own.clone()), "ops-team"), expected, "{own}");
+            assert_eq!(of(with(own), "plain"), ["p/a", "p/b", "q/c/d"]);
+        }
+        assert_eq!(of(json!({"agents": {"defaults": {"model": "p/a"}}}), "main"), ["p/a"]);
+        assert_eq!(of(json!({}), "main"), Vec::<String>::new());
+        let nothing = json!({"agents": {"defaults": {"model": {"primary": " "}}}});
+        assert_eq!(of(nothing, "main"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_short_name_is_an_alias_or_the_one_model_of_that_name() {
+        let with = |name: &str| {
+            json!({
+                "agents": {"defaults": {
+                    "model": name,
+                    "models": {"p/long-name": {"alias": "fast"}, "p/other": {}},
+                }},
+                "models": {"providers": {
+                    "p": {"models": [{"id": "both"}, {"id": "only"}]},
+                    "q": {"models": [{"id": "both"}]},
+                }},
+            })
+        };
+        for (name, expected) in [
+            ("fast", "p/long-name"),
+            ("only", "p/only"),
+            ("both", "both"),
+            ("echo", "echo"),
+            ("p/x/y", "p/x/y"),
+        ] {
+            assert_eq!(of(with(name), "main"), [expected], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_told_as_it_is_written() {
+        let config = Config::default();
+        for name in ["p/a", "q/c/d", "echo", "plugin-harness/parrot"] {
+            assert_eq!(ModelRef::named(name, &config).to_string(), name);
+        }
+    }
+
+    #[test]
+    fn a_plugins_harness_is_known_by_its_whole_name() {
+        for (name, harness, of_plugin) in [
+            ("plugin-harness/parrot", "plugin-harness/parrot", Some("parrot")),
+            ("plugin-harness/a/b", "plugin-harness/a/b", Some("a/b")),
+            ("plugin-harness", "plugin-harness", None),
+            ("p/m", "p", None),
+        ] {
+            let named = ModelRef::named(name, &Config::default());
+            assert_eq!((&*named.harness, named.harness_of_plugin()), (harness, of_plugin));
+        }
+    }
+}
