@@ -17,6 +17,7 @@ mod http;
 mod limits;
 mod link;
 mod plugins;
+mod providers;
 mod rig;
 mod sessions;
 mod start;
