@@ -17,6 +17,7 @@ mod half_closed;
 mod handshakes;
 mod in_flight;
 mod plugins;
+mod providers;
 mod reported;
 mod sessions;
 mod soak;
