@@ -19,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
 use super::ending::Outcome;
+use super::harness::Usage;
 use super::session::SessionKey;
 use super::told::lane_cleared;
 use crate::census::{CallSeat, Census};
@@ -39,6 +40,8 @@ pub(crate) enum Heard {
     End {
         /// In how many pieces it was said.
         pieces: usize,
+        /// What it cost, if whoever answered has counted.
+        usage: Option<Usage>,
     },
     /// There is no more, for this reason.
     Failed(String),
@@ -72,6 +75,7 @@ struct Unheard {
     texts: VecDeque<String>,
     bytes: usize,
     pieces: usize,
+    usage: Option<Usage>,
     last: Option<Heard>,
     waker: Option<Waker>,
 }
@@ -126,17 +130,17 @@ impl Followed {
 
     /// The run has ended, in this way.
     pub(super) fn ended(self, outcome: &Outcome, session: &SessionKey) {
-        self.end(|pieces| match outcome {
-            Outcome::Finished(_) | Outcome::Aborted => Heard::End { pieces },
+        self.end(|pieces, usage| match outcome {
+            Outcome::Finished(_) | Outcome::Aborted => Heard::End { pieces, usage },
             Outcome::LaneCleared => Heard::Failed(lane_cleared(session)),
             Outcome::Failed(reason) => Heard::Failed(reason.clone()),
         });
     }
 
-    fn end(&self, last: impl FnOnce(usize) -> Heard) {
+    fn end(&self, last: impl FnOnce(usize, Option<Usage>) -> Heard) {
         let mut unheard = lock(&self.unheard);
         if unheard.last.is_none() {
-            unheard.last = Some(last(unheard.pieces));
+            unheard.last = Some(last(unheard.pieces, unheard.usage));
         }
         wake(unheard);
     }
@@ -161,6 +165,11 @@ impl Ear {
         }
     }
 
+    /// What the answer has cost, heard at its end.
+    pub(super) fn cost(&self, usage: Option<Usage>) {
+        lock(&self.unheard).usage = usage;
+    }
+
     /// There is something to hear.
     pub(super) fn wake(&self) {
         wake(lock(&self.unheard));
@@ -170,7 +179,7 @@ impl Ear {
 impl Drop for Followed {
     fn drop(&mut self) {
         // Only a panic leaves it without an end.
-        self.end(|_| Heard::Failed("the agent's run panicked".to_owned()));
+        self.end(|_, _| Heard::Failed("the agent's run panicked".to_owned()));
     }
 }
 
@@ -210,6 +219,8 @@ mod tests {
         for _ in 0..MOST_PIECES + 10 {
             ear.piece(" b");
         }
+        let usage = Some(Usage { prompt: 1, completion: 2 });
+        ear.cost(usage);
         followed.ended(&Outcome::Finished(String::new()), &session());
         let mut texts = Vec::new();
         let last = loop {
@@ -220,7 +231,7 @@ mod tests {
         };
         assert_eq!((texts.len(), texts[0].as_str()), (MOST_PIECES, " b"));
         assert_eq!(texts.concat(), " b".repeat(MOST_PIECES + 10));
-        assert_eq!(last, Heard::End { pieces: MOST_PIECES + 11 });
+        assert_eq!(last, Heard::End { pieces: MOST_PIECES + 11, usage });
     }
 
     #[tokio::test]

@@ -112,7 +112,11 @@ async fn carried_out(
             Said::Failed(reason) => break Outcome::Failed(reason),
         }
     };
-    let outcome = close(opened, outcome, told.text(), answering.usage()).await;
+    let usage = answering.usage();
+    if let Some(ear) = &ear {
+        ear.cost(usage);
+    }
+    let outcome = close(opened, outcome, told.text(), usage).await;
     fallback::keep(runs.store(), &session, &run, answering.decisions()).await;
     see(&runs, ends).await;
     told.ended(&outcome);

@@ -26,7 +26,7 @@ use super::chosen::Chosen;
 use super::events::{Events, ShowUsage};
 use super::models;
 use super::upload;
-use crate::agents::harness::Turn;
+use crate::agents::harness::{self, Turn};
 use crate::agents::{Asked, Follower, Heard};
 use crate::methods::now_ms;
 use crate::registry::DEFAULT_ALIAS;
@@ -72,17 +72,21 @@ struct StreamOptions {
 /// What an answer cost.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Usage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
 }
 
 impl Usage {
-    pub(super) fn of(prompt: usize, completion: usize) -> Self {
+    /// As whoever answered has counted; otherwise a word, and a piece of the answer, are a token each.
+    pub(super) fn of(counted: Option<harness::Usage>, words: usize, pieces: usize) -> Self {
+        let number = |number| u64::try_from(number).unwrap_or(u64::MAX);
+        let guessed = harness::Usage { prompt: number(words), completion: number(pieces) };
+        let harness::Usage { prompt, completion } = counted.unwrap_or(guessed);
         Self {
             prompt_tokens: prompt,
             completion_tokens: completion,
-            total_tokens: prompt + completion,
+            total_tokens: prompt.saturating_add(completion),
         }
     }
 }
@@ -126,8 +130,7 @@ pub(super) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
     let Some(message) = last_user_message(ask.messages.unwrap_or_default()) else {
         return answer::invalid("Missing user message in `messages`.");
     };
-    let about =
-        About { id: completion_id(), model, prompt_tokens: message.split_whitespace().count() };
+    let about = About { id: completion_id(), model, words: message.split_whitespace().count() };
     let asked = Asked {
         run: about.id.clone(),
         session: chosen.session,
@@ -155,7 +158,8 @@ pub(super) struct About {
     /// That of the completion, and of the agent's run.
     pub(super) id: String,
     pub(super) model: String,
-    pub(super) prompt_tokens: usize,
+    /// How many the message has.
+    pub(super) words: usize,
 }
 
 fn lane_full() -> Response {
@@ -198,16 +202,16 @@ fn last_user_message(messages: Vec<Message>) -> Option<String> {
 /// The whole answer; of a run that somebody has ended, what it had said by then.
 async fn whole(mut follower: Follower, about: About) -> Response {
     let mut content = String::new();
-    let completion_tokens = loop {
+    let (pieces, counted) = loop {
         match poll_fn(|context| follower.poll_heard(context)).await {
             Heard::Text(text) => content.push_str(&text),
-            Heard::End { pieces } => break pieces,
+            Heard::End { pieces, usage } => break (pieces, usage),
             Heard::Failed(reason) => {
                 return answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, "api_error", &reason);
             }
         }
     };
-    let About { id, model, prompt_tokens } = about;
+    let About { id, model, words } = about;
     let message = Said { role: "assistant", content };
     answer::json(
         StatusCode::OK,
@@ -217,7 +221,7 @@ async fn whole(mut follower: Follower, about: About) -> Response {
             created: now_ms() / 1000,
             model: &model,
             choices: [Choice { index: 0, message, finish_reason: "stop" }],
-            usage: Usage::of(prompt_tokens, completion_tokens),
+            usage: Usage::of(counted, words, pieces),
         },
     )
 }

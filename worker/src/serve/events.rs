@@ -16,6 +16,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::completions::{About, Usage};
+use crate::agents::harness;
 use crate::agents::{Follower, Heard};
 use crate::methods::now_ms;
 
@@ -40,7 +41,8 @@ pub(super) struct Events {
     /// What all events begin with.
     envelope: String,
     usage: ShowUsage,
-    prompt_tokens: usize,
+    /// How many words the message has.
+    words: usize,
 }
 
 /// What the next event says.
@@ -48,7 +50,7 @@ pub(super) struct Events {
 enum Step {
     Role,
     Piece,
-    Finish { pieces: usize },
+    Finish { pieces: usize, usage: Option<harness::Usage> },
     Over,
 }
 
@@ -67,7 +69,7 @@ impl Events {
             said: 0,
             envelope,
             usage,
-            prompt_tokens: about.prompt_tokens,
+            words: about.words,
         }
     }
 
@@ -83,7 +85,9 @@ impl Events {
                 Step::Piece if self.said < self.text.len() => self.say_more(&mut out),
                 Step::Piece => match self.follower.poll_heard(context) {
                     Poll::Ready(Heard::Text(text)) => (self.text, self.said) = (text, 0),
-                    Poll::Ready(Heard::End { pieces }) => self.step = Step::Finish { pieces },
+                    Poll::Ready(Heard::End { pieces, usage }) => {
+                        self.step = Step::Finish { pieces, usage };
+                    }
                     Poll::Ready(Heard::Failed(reason)) => {
                         let error = json!({"error": {"message": reason, "type": "api_error"}});
                         write!(out, "data: {error}\n\ndata: [DONE]\n\n")
@@ -92,9 +96,9 @@ impl Events {
                     }
                     Poll::Pending => break,
                 },
-                Step::Finish { pieces } => {
+                Step::Finish { pieces, usage } => {
                     self.choice(&mut out, "{}", r#""stop""#);
-                    self.cost(&mut out, pieces);
+                    self.cost(&mut out, Usage::of(usage, self.words, pieces));
                     out.push_str("data: [DONE]\n\n");
                     self.step = Step::Over;
                 }
@@ -135,9 +139,9 @@ impl Events {
         .expect("a string takes everything");
     }
 
-    fn cost(&self, out: &mut String, pieces: usize) {
+    fn cost(&self, out: &mut String, usage: Usage) {
         if self.usage == ShowUsage::Yes {
-            let usage = json!(Usage::of(self.prompt_tokens, pieces));
+            let usage = json!(usage);
             write!(out, "{}\"choices\":[],\"usage\":{usage}}}\n\n", self.envelope)
                 .expect("a string takes everything");
         }

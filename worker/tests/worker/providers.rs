@@ -140,6 +140,21 @@ async fn a_completion_is_the_models_whole_and_streamed() {
 }
 
 #[tokio::test]
+async fn a_completion_costs_what_its_provider_says() {
+    let scene = Scene::with(json!("fake/thoughtful")).await;
+    let cost = json!({"prompt_tokens": 5, "completion_tokens": 700, "total_tokens": 705});
+    let whole = scene.worker.complete(&saying("a b c")).await;
+    assert_eq!(whole.json()["usage"], cost);
+    let mut ask = streaming("a b c");
+    ask["stream_options"] = json!({"include_usage": true});
+    let streamed = scene.worker.complete(&ask).await;
+    let events = streamed.events();
+    let last: Value = serde_json::from_str(events[events.len() - 2]).unwrap();
+    assert_eq!((&last["usage"], &last["choices"]), (&cost, &json!([])));
+    scene.log().await;
+}
+
+#[tokio::test]
 async fn when_all_models_fail_the_user_reads_why_each_of_them_did() {
     let fallbacks = ["fake/unauthorized", "fake/overloaded", "fake/unauthorized"];
     let scene = Scene::with(json!({"primary": "hasty/silent", "fallbacks": fallbacks})).await;

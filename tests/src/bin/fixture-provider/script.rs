@@ -3,6 +3,7 @@
 //! | model | does |
 //! | --- | --- |
 //! | `echo` | says the last message back, a word at a time, and what it cost |
+//! | `thoughtful` | says `one`, having read 5 tokens and written 700 |
 //! | `cut` | says `one`, half an event, and breaks the connection |
 //! | `stuck` | says `one`, and then nothing |
 //! | `endless` | says `word ` for as long as somebody listens |
@@ -55,6 +56,10 @@ pub(super) fn act(request: &Value, authorization: &str, before: usize) -> Act {
         "limited-once" if before > 0 => echo(request),
         "limited-once" => refuse(429, Some("0"), json!({"message": "slow down"})),
         "limited" => refuse(429, Some("3600"), json!({"message": "slow down"})),
+        "thoughtful" => {
+            let portions = [said("one"), finished(), cost(5, 700), "data: [DONE]\n\n".to_owned()];
+            Act::Say(portions.into(), Then::End)
+        }
         "cut" => Act::Say(vec![said("one"), "data: {\"choi".to_owned()], Then::Break),
         "stuck" => Act::Say(vec![said("one")], Then::Wait),
         "endless" => Act::Say(vec![said("word ")], Then::Repeat),
@@ -90,11 +95,8 @@ fn echo(request: &Value) -> Act {
     };
     let read: usize = messages.iter().map(|message| words(message).len()).sum();
     let answer = messages.last().map(words).unwrap_or_default();
-    let usage = json!({"choices": [], "usage": {
-        "prompt_tokens": read, "completion_tokens": answer.len(), "total_tokens": read + answer.len(),
-    }});
     let mut portions: Vec<String> = answer.iter().map(|word| said(word)).collect();
-    portions.extend([finished(), event(&usage), "data: [DONE]\n\n".to_owned()]);
+    portions.extend([finished(), cost(read, answer.len()), "data: [DONE]\n\n".to_owned()]);
     Act::Say(portions, Then::End)
 }
 
@@ -104,6 +106,12 @@ fn said(text: &str) -> String {
 
 fn finished() -> String {
     event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
+}
+
+fn cost(read: usize, written: usize) -> String {
+    event(&json!({"choices": [], "usage": {
+        "prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written,
+    }}))
 }
 
 fn event(data: &Value) -> String {
