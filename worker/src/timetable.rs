@@ -21,7 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, warn};
 
-use crate::agents::harness::{Harness, Turn};
+use crate::agents::harness::{Earlier, Harness, Turn};
 use crate::agents::{self, Asked, Begun, DEFAULT_AGENT, Ending, Outcome, Runs, SessionKey};
 use crate::cron::clock::SystemClock;
 use crate::cron::driver::{Driver, Nudge, Order, Tell};
@@ -164,9 +164,15 @@ async fn taken(
     };
     let run = order.run_id.0;
     let turn = Turn { message, word_delay: None };
-    // The schedule claims its runs itself.
-    let key = None;
-    let asked = Asked { run: run.clone(), session: session.clone(), harness, turn, key };
+    let asked = Asked {
+        run: run.clone(),
+        session: session.clone(),
+        harness,
+        turn,
+        earlier: Earlier::default(),
+        // The schedule claims its runs itself.
+        key: None,
+    };
     let ended = match runs.begin(asked).await {
         Ok(Begun::Started(ended)) => ended,
         Ok(Begun::InFlight | Begun::Done(_) | Begun::DoneUnreadably) => {

@@ -58,7 +58,7 @@ async fn carried_out(
     granted: oneshot::Receiver<()>,
     ends: &mut Ends,
 ) -> Outcome {
-    let Asked { run, session, harness, turn, key } = asked;
+    let Asked { run, session, harness, turn, earlier, key } = asked;
     let runs = place.runs();
     let mut told = Told::new(runs.post().clone(), run.clone(), session.clone());
     let transcript = Transcript::new(runs.store().clone(), run.clone(), session.clone(), key);
@@ -85,7 +85,7 @@ async fn carried_out(
     };
     see(&runs, ends).await;
     told.started();
-    let past = match Past::before(&run, &harness, &session, runs.store()).await {
+    let past = match Past::before(&run, &harness, &session, earlier, runs.store()).await {
         Ok(past) => past,
         Err(unreadable) => {
             let outcome = Outcome::Failed(handoff::chain(&unreadable).to_string());

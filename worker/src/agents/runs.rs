@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use super::ending::{Ending, Outcome};
 use super::ends::{Awaited, Ends};
 use super::follow::{Followed, Follower, follower};
-use super::harness::{Harness, Turn};
+use super::harness::{Earlier, Harness, Turn};
 use super::lane::{Consequence, Lanes, Ticket};
 use super::neighbours::{Word, tell_of_end};
 use super::session::SessionKey;
@@ -53,6 +53,8 @@ pub(crate) struct Asked {
     pub(crate) harness: Harness,
     /// What is to be answered.
     pub(crate) turn: Turn,
+    /// What came before it, if whoever asks says so.
+    pub(crate) earlier: Earlier,
     /// Under which key a repeat is recognized; without one there are no repeats.
     pub(crate) key: Option<IdempotencyKey>,
 }

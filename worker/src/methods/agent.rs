@@ -9,6 +9,7 @@ use serde_json::json;
 use super::chat::{harness, lane_full, turn};
 use super::outcome::{self, Final};
 use super::{Call, Knowledge, Refusal, now_ms};
+use crate::agents::harness::Earlier;
 use crate::agents::{Asked, Begun, DEFAULT_AGENT, SessionKey};
 use crate::shape::{Field, Shape};
 use crate::state::store::idempotency::IdempotencyKey;
@@ -77,6 +78,7 @@ async fn begin(
         harness: harness(knowledge, &call.registry, &session).await?,
         session: session.clone(),
         turn: turn(message)?,
+        earlier: Earlier::default(),
         key: Some(IdempotencyKey { scope: SCOPE.to_owned(), key: idempotency_key.clone() }),
     };
     let begun = knowledge.runs.begin(asked).await.map_err(|failed| super::store_failed(&failed))?;

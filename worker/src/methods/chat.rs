@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::outcome::{self, Final};
 use super::{Call, Knowledge, Refusal};
-use crate::agents::harness::{Harness, Turn};
+use crate::agents::harness::{Earlier, Harness, Turn};
 use crate::agents::{Asked, Begun, Ending, SessionKey};
 use crate::registry::Registry;
 use crate::shape::{Field, Shape};
@@ -82,6 +82,7 @@ impl Sent {
             harness: harness(knowledge, registry, &session).await?,
             session: session.clone(),
             turn: turn(message)?,
+            earlier: Earlier::default(),
             key: Some(IdempotencyKey { scope: SCOPE.to_owned(), key: run.clone() }),
         };
         let begun = knowledge.runs.begin(asked).await;

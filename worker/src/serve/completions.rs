@@ -1,4 +1,5 @@
-//! `POST /v1/chat/completions`: the last user message, answered by an agent, whole or streamed.
+//! `POST /v1/chat/completions`: the last user message, answered by an agent that knows what came before it, whole or
+//! streamed.
 //!
 //! ```text
 //! request ─► its session (`chosen`) ─► a run in the lane of that session ─► followed here, and told to everybody
@@ -23,6 +24,7 @@ use serde_json::Value;
 use super::Gateway;
 use super::answer::{self, Response};
 use super::chosen::Chosen;
+use super::conversation::{Conversation, Message};
 use super::events::{Events, ShowUsage};
 use super::models;
 use super::upload;
@@ -52,15 +54,6 @@ struct Ask {
     stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Message {
-    #[serde(default)]
-    role: Option<String>,
-    /// A string, or a list of parts.
-    #[serde(default)]
-    content: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,7 +120,8 @@ pub(super) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
         return models::unknown(&format!("{}/{}", models::MODEL, chosen.session.agent()));
     };
     drop(registry);
-    let Some(message) = last_user_message(ask.messages.unwrap_or_default()) else {
+    let conversation = Conversation::of(ask.messages.unwrap_or_default());
+    let Some(Conversation { message, earlier }) = conversation else {
         return answer::invalid("Missing user message in `messages`.");
     };
     let about = About { id: completion_id(), model, words: message.split_whitespace().count() };
@@ -136,6 +130,7 @@ pub(super) async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) ->
         session: chosen.session,
         harness,
         turn: Turn { message, word_delay },
+        earlier,
         // The protocol knows no repeats.
         key: None,
     };
@@ -178,25 +173,6 @@ fn echo_delay(headers: &HeaderMap) -> Result<Option<Duration>, &'static str> {
         .filter(|ms| *ms <= LONGEST_ECHO_DELAY_MS)
         .map(|ms| Some(Duration::from_millis(ms)))
         .ok_or("`x-holdfast-echo-delay-ms` is a whole number of ms, at most 60000.")
-}
-
-/// The text of the last message a user said; `None` when there is none or it is empty.
-fn last_user_message(messages: Vec<Message>) -> Option<String> {
-    let is_user = |message: &Message| message.role.as_deref() == Some("user");
-    let last = messages.into_iter().rev().find(is_user)?;
-    let text = match last.content {
-        Value::String(text) => text,
-        Value::Array(parts) => {
-            let texts: Vec<&str> = parts
-                .iter()
-                .filter(|part| matches!(part["type"].as_str(), Some("text" | "input_text")))
-                .filter_map(|part| part["text"].as_str())
-                .collect();
-            texts.join("\n")
-        }
-        _ => return None,
-    };
-    if text.trim().is_empty() { None } else { Some(text) }
 }
 
 /// The whole answer; of a run that somebody has ended, what it had said by then.
@@ -256,35 +232,7 @@ fn completion_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    fn message(role: &str, content: Value) -> Message {
-        Message { role: Some(role.to_owned()), content }
-    }
-
-    #[test]
-    fn the_last_user_message_is_answered_whatever_its_form() {
-        let said = |messages| last_user_message(messages);
-        let parts = json!([
-            {"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"},
-        ]);
-        assert_eq!(said(vec![message("user", json!("x"))]).as_deref(), Some("x"));
-        assert_eq!(said(vec![message("user", parts)]).as_deref(), Some("a\nb"));
-        let both = vec![
-            message("user", json!("first")),
-            message("assistant", json!("no")),
-            message("user", json!("last")),
-            message("assistant", json!("no")),
-        ];
-        assert_eq!(said(both).as_deref(), Some("last"));
-        assert_eq!(said(vec![]), None);
-        assert_eq!(said(vec![message("system", json!("x"))]), None);
-        for nothing in [json!(""), json!("  "), json!(null), json!(7), json!([])] {
-            assert_eq!(said(vec![message("user", nothing)]), None);
-        }
-    }
 
     #[test]
     fn the_echo_delay_is_bounded() {

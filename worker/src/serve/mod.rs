@@ -4,6 +4,7 @@ mod answer;
 mod chosen;
 mod completions;
 mod connection;
+mod conversation;
 mod events;
 mod http;
 mod models;

@@ -140,6 +140,35 @@ async fn a_completion_is_the_models_whole_and_streamed() {
 }
 
 #[tokio::test]
+async fn a_model_is_told_what_a_client_says_came_before_or_else_what_the_session_knows() {
+    let scene = Scene::with(json!("fake/echo")).await;
+    let said = |role: &str, text: &str| json!({"role": role, "content": text});
+    let told = |messages: Value| {
+        let body = json!({"model": "openclaw", "user": "alice", "messages": messages});
+        let scene = &scene;
+        async move {
+            let answer = scene.worker.complete(&body).await;
+            let content = answer.json()["choices"][0]["message"]["content"].clone();
+            assert_eq!(content, messages[messages.as_array().unwrap().len() - 1]["content"]);
+            let heard = scene.until("the end of the answer", |heard| heard.open == 0).await;
+            heard.requests.last().unwrap()["messages"].clone()
+        }
+    };
+    let whole = json!([
+        said("system", "be brief"),
+        said("user", "a"),
+        said("assistant", "b"),
+        said("user", "c"),
+    ]);
+    assert_eq!(told(whole.clone()).await, whole);
+    // Of that conversation the session has what was asked and answered.
+    let known = json!([said("user", "c"), said("assistant", "c"), said("user", "d")]);
+    assert_eq!(told(json!([said("user", "d")])).await, known);
+    assert_eq!(told(whole.clone()).await, whole);
+    scene.log().await;
+}
+
+#[tokio::test]
 async fn a_completion_costs_what_its_provider_says() {
     let scene = Scene::with(json!("fake/thoughtful")).await;
     let cost = json!({"prompt_tokens": 5, "completion_tokens": 700, "total_tokens": 705});

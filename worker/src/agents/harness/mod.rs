@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) use echo::Echo;
 pub(crate) use failure::{Failure, Reason};
-pub(crate) use past::Past;
+pub(crate) use past::{Earlier, Past, Role, Said};
 pub(crate) use provider::{Connector, Model, Provider};
 
 use super::fallback::{Chain, Decision, FallbackRun};

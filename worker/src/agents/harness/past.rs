@@ -3,7 +3,9 @@
 //! | part | from | at most |
 //! | --- | --- | --- |
 //! | what the agent is told about itself | `AGENTS.md`, `SOUL.md`, … of its workspace, each under its name | 16 KiB of a file, 64 KiB |
-//! | what was said | the session's transcript, user and assistant, the latest | 200 messages, 256 KiB |
+//! | what else it is told | whoever asks | what a request holds |
+//! | what was said | whoever asks, if they say so | what a request holds |
+//! | | otherwise the session's transcript, user and assistant, the latest | 200 messages, 256 KiB |
 //!
 //! **Invariants**
 //! - What is too long is cut, never refused: at the end of a file, at the beginning of a transcript.
@@ -40,22 +42,40 @@ pub(crate) struct Past {
     pub(super) said: Arc<[Said]>,
 }
 
+/// What whoever asks says of what came before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Earlier {
+    /// What the agent is told besides what it knows of itself.
+    pub(crate) system: Vec<String>,
+    /// What was said, in order; nothing when it is the session that knows.
+    pub(crate) said: Vec<Said>,
+}
+
 /// What somebody said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) by: Role,
-    pub(super) text: String,
+pub(crate) struct Said {
+    /// Who.
+    pub(crate) by: Role,
+    /// What.
+    pub(crate) text: String,
 }
 
 /// Who said something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
+    /// Whoever asks.
     User,
+    /// Whoever answers.
     Assistant,
 }
 
 impl Role {
-    /// As providers and transcripts call it.
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::User, Self::Assistant].into_iter().find(|role| role.name() == name)
+    }
+
+    /// As providers, their clients and transcripts call it.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -72,7 +92,8 @@ pub(crate) struct PastUnreadable {
 }
 
 impl Past {
-    /// Before this run of a session, as far as the harness wants to know it.
+    /// Before this run of a session, as far as the harness wants to know it. What whoever asks says was said goes before
+    /// what the session knows: a client that keeps a conversation sends all of it each time.
     ///
     /// # Errors
     /// [`PastUnreadable`]: a model that has forgotten everything would answer something else.
@@ -80,28 +101,33 @@ impl Past {
         run: &str,
         harness: &Harness,
         session: &SessionKey,
+        earlier: Earlier,
         store: &Store,
     ) -> Result<Self, PastUnreadable> {
         let Some(workspace) = harness.workspace().map(Path::to_owned) else {
             return Ok(Self::default());
         };
-        let messages = store.history(session.as_str(), WINDOW).await;
-        let messages = messages.map_err(|source| PastUnreadable { source })?;
-        let said = messages
-            .iter()
-            .filter(|message| message.run_id.as_deref() != Some(run))
-            .filter_map(Said::of)
-            .collect();
+        let said = if earlier.said.is_empty() {
+            let messages = store.history(session.as_str(), WINDOW).await;
+            let messages = messages.map_err(|source| PastUnreadable { source })?;
+            let others = messages.iter().filter(|message| message.run_id.as_deref() != Some(run));
+            others.filter_map(Said::of).collect()
+        } else {
+            earlier.said
+        };
         let told = tokio::task::spawn_blocking(move || told(&workspace)).await;
         // A panic there has said why, and costs the agent its files.
-        Ok(Self { system: told.unwrap_or_default(), said })
+        let system: Vec<String> =
+            told.unwrap_or_default().into_iter().chain(earlier.system).collect();
+        let system = (!system.is_empty()).then(|| system.join("\n\n").into());
+        Ok(Self { system, said: said.into() })
     }
 }
 
 impl Said {
     /// A message's text; `None` of what is neither the user's nor the assistant's, or has no text.
     fn of(message: &Message) -> Option<Self> {
-        let by = [Role::User, Role::Assistant].into_iter().find(|by| by.name() == message.role)?;
+        let by = Role::named(&message.role)?;
         let content: Value = serde_json::from_str(&message.content).ok()?;
         let texts: Vec<&str> =
             content.as_array()?.iter().filter_map(|part| part["text"].as_str()).collect();
@@ -111,7 +137,7 @@ impl Said {
 }
 
 /// What an agent's files say; `None` when there is nothing in them. It blocks.
-fn told(workspace: &Path) -> Option<Arc<str>> {
+fn told(workspace: &Path) -> Option<String> {
     let workspace = match Workspace::open(workspace) {
         Ok(workspace) => workspace,
         Err(refused) => {
@@ -138,7 +164,7 @@ fn told(workspace: &Path) -> Option<Arc<str>> {
             told.push_str(&format!("{space}# {name}\n\n{text}"));
         }
     }
-    (!told.is_empty()).then(|| told.into())
+    (!told.is_empty()).then_some(told)
 }
 
 #[cfg(test)]
@@ -174,7 +200,7 @@ mod tests {
         write("HEARTBEAT.md", "not now");
         write("USER.md", "\n");
         let all = told(dir.path()).unwrap();
-        assert_eq!(&*all, "# AGENTS.md\n\nwork\n\n# SOUL.md\n\nbe kind");
+        assert_eq!(all, "# AGENTS.md\n\nwork\n\n# SOUL.md\n\nbe kind");
         for name in FILES {
             write(name, &"ä".repeat(OF_FILE));
         }
