@@ -1,10 +1,11 @@
 //! Agents that answer with models: of a provider that is there, one that fails in each of its ways, and several in
 //! turn.
 
+mod https;
 // The same provider as the suite's and a program of its own; it needs nothing of that package.
-#[path = "../../../tests/src/bin/fixture-provider/script.rs"]
+#[path = "../../../../tests/src/bin/fixture-provider/script.rs"]
 mod script;
-#[path = "../../../tests/src/bin/fixture-provider/server.rs"]
+#[path = "../../../../tests/src/bin/fixture-provider/server.rs"]
 mod server;
 
 use serde_json::{Value, json};
@@ -17,6 +18,9 @@ use crate::rig::{Process, WebSocket, Worker, command, completion, saying, stream
 
 /// What the provider is shown, and nobody else may read.
 const KEY: &str = "key-0123456789-hunter2";
+
+/// Whom the worker trusts with https; nobody until a test writes it.
+const AUTHORITIES: &str = "authorities.pem";
 
 /// A provider, and a worker whose `main` has these models.
 struct Scene {
@@ -72,7 +76,10 @@ impl Scene {
 
 async fn started(dir: TempDir) -> Worker {
     let listen = format!("unix:{}", dir.path().join("worker.sock").display());
-    let process = Process::spawn(command(&dir).args(["--listen", &listen]).env("FAKE_KEY", KEY));
+    let mut command = command(&dir);
+    command.args(["--listen", &listen]).env("FAKE_KEY", KEY);
+    command.env("SSL_CERT_FILE", dir.path().join(AUTHORITIES)).env_remove("SSL_CERT_DIR");
+    let process = Process::spawn(&mut command);
     process.log.shows("listening").await;
     Worker { process, dir }
 }
