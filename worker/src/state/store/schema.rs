@@ -140,6 +140,8 @@ pub(super) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, OpenF
         // What a long reader has made the log grow to is given back.
         .and_then(|()| connection.pragma_update(None, "journal_size_limit", 16 << 20))
         .and_then(|()| connection.pragma_update(None, "foreign_keys", true))
+        // What a savepoint may have to undo beyond 64 KiB would go to a file, for which there may be no descriptor.
+        .and_then(|()| connection.pragma_update(None, "temp_store", "memory"))
         .map_err(|source| OpenFailed::Sql { doing: "set up the database", source })?;
     if needs_migration(&connection, migrations)? {
         let _lock = lock(path)?;
@@ -252,6 +254,29 @@ mod tests {
     const WITH_TWO: &[&str] = &[V1, NEXT, "CREATE TABLE third (id TEXT) STRICT;"];
     const BROKEN: &[&str] =
         &[V1, "CREATE TABLE half (id TEXT) STRICT; CREATE TABLE half (id TEXT);"];
+
+    #[test]
+    fn however_much_a_part_of_a_batch_changes_no_file_is_opened_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite");
+        std::fs::write(&path, "").unwrap();
+        let connection = open(&path, &["CREATE TABLE t (a BLOB) STRICT"]).unwrap();
+        let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                    INSERT INTO t SELECT zeroblob(4000) FROM n";
+        connection.execute(fill, []).unwrap();
+        connection
+            .execute_batch("BEGIN; SAVEPOINT part; UPDATE t SET a = randomblob(4000)")
+            .unwrap();
+        let targets = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let files = targets.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        // A file without a name, and one with a name of SQLite's.
+        let is_temporary = |file: &std::path::PathBuf| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with('#') || name.starts_with("etilqs_")
+        };
+        let temporary: Vec<_> = files.filter(is_temporary).collect();
+        assert!(temporary.is_empty(), "{temporary:?}");
+    }
 
     /// Every operation once, with what it must answer.
     async fn use_everything(store: &Store, tag: &str) {
