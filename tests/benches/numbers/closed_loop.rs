@@ -1,7 +1,7 @@
 //! A closed loop: so many connections, each with one request under way, as fast as they are answered.
 //!
-//! The requests are bytes made once and answers are only counted, so that the client takes as little
-//! of the cores it shares with the worker as it can.
+//! Requests are bytes made once and answers are only counted, so that the client takes as little of the
+//! cores it shares with the worker as it can.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,40 +9,31 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_tests::rig::Process;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 
 use crate::cpu::cpu_time;
 
 /// How many threads the clients run on.
-const THREADS: usize = 2;
-/// How many connections each of them has.
-const CONNECTIONS_PER_THREAD: usize = 16;
-/// How many connections there are.
-pub(crate) const CONNECTIONS: usize = THREADS * CONNECTIONS_PER_THREAD;
-/// How long it runs before it counts.
-const WARM_UP: Duration = Duration::from_millis(50);
+pub(crate) const THREADS: usize = 2;
 /// How long an answer may take after the end.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Whether a connection is used for one request or for all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reuse {
-    KeepAlive,
-    NewConnections,
-}
+/// One of a loop's clients.
+pub(crate) trait Client: Sized + Send + 'static {
+    /// What they ask.
+    type Plan: Copy + Send + 'static;
 
-impl Reuse {
-    const fn request(self) -> &'static [u8] {
-        match self {
-            Self::KeepAlive => b"GET /healthz HTTP/1.1\r\nhost: bench\r\n\r\n",
-            Self::NewConnections => {
-                b"GET /healthz HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
-            }
-        }
-    }
+    /// How many there are on each thread.
+    const PER_THREAD: usize;
+    /// How long it runs before it counts, connecting included.
+    const WARM_UP: Duration;
+
+    /// One that can ask at once.
+    async fn open(address: SocketAddr, plan: Self::Plan) -> io::Result<Self>;
+
+    /// Asks, and ends with the answer.
+    fn exchange(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
 /// What came of a loop.
@@ -74,17 +65,17 @@ struct Window {
 /// Drives `worker` at `address` for this long.
 ///
 /// # Panics
-/// When a request is not answered with 200.
+/// When a request is refused or not answered.
 #[expect(clippy::cast_precision_loss, reason = "answers are counted in thousands")]
-pub(crate) async fn drive(
+pub(crate) async fn drive<C: Client>(
     (worker, address): (Process, SocketAddr),
-    reuse: Reuse,
+    plan: C::Plan,
     duration: Duration,
 ) -> Round {
-    let begins_at = Instant::now() + WARM_UP;
+    let begins_at = Instant::now() + C::WARM_UP;
     let window = Window { begins_at, ends_at: begins_at + duration };
     let clients = Vec::from_iter(
-        (0..THREADS).map(|_| thread::spawn(move || drive_some(address, reuse, window))),
+        (0..THREADS).map(|_| thread::spawn(move || drive_some::<C>(address, plan, window))),
     );
     sleep_until(window.begins_at.into()).await;
     let (before, began_at) = (cpu_time(worker), Instant::now());
@@ -96,95 +87,35 @@ pub(crate) async fn drive(
     Round { rate, worker_us: spent * 1e6 / (rate * took.as_secs_f64()) }
 }
 
-/// One thread's share of the connections, and how many answers they got that count.
-fn drive_some(address: SocketAddr, reuse: Reuse, window: Window) -> u64 {
+/// One thread's share of the clients, and how many answers they got that count.
+fn drive_some<C: Client>(address: SocketAddr, plan: C::Plan, window: Window) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("an event loop can be made").block_on(async {
-        let mut connections = JoinSet::new();
-        for _ in 0..CONNECTIONS_PER_THREAD {
-            connections.spawn(async move {
+        let mut clients = JoinSet::new();
+        for _ in 0..C::PER_THREAD {
+            // One after the other: no more than 32 of an address may be in their handshake.
+            let client = C::open(address, plan).await.expect("a client is let in");
+            clients.spawn(async move {
                 let given_up_at = (window.ends_at + GRACE).into();
-                let answers = timeout_at(given_up_at, ask_again(address, reuse, window)).await;
+                let answers = timeout_at(given_up_at, ask_again(client, window)).await;
                 answers
                     .expect("an answer comes in time")
                     .unwrap_or_else(|error| panic!("a request failed under load: {error}"))
             });
         }
-        connections.join_all().await.into_iter().sum()
+        clients.join_all().await.into_iter().sum()
     })
 }
 
-/// One connection after the other, or one for all requests, until the window ends.
-async fn ask_again(address: SocketAddr, reuse: Reuse, window: Window) -> io::Result<u64> {
+/// One request after the other until the window ends.
+async fn ask_again(mut client: impl Client, window: Window) -> io::Result<u64> {
     let mut answers = 0;
-    let mut kept: Option<Connection> = None;
     loop {
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => Connection::open(address).await?,
-        };
-        connection.exchange(reuse.request()).await?;
-        match reuse {
-            Reuse::KeepAlive => kept = Some(connection),
-            Reuse::NewConnections => connection.end().await?,
-        }
+        client.exchange().await?;
         let now = Instant::now();
         if now >= window.ends_at {
             return Ok(answers);
         }
         answers += u64::from(now >= window.begins_at);
     }
-}
-
-/// A connection on which every answer is as long as the first.
-struct Connection {
-    stream: TcpStream,
-    buffer: [u8; 2048],
-    /// How long an answer is, once one has come.
-    length: Option<usize>,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: [0; 2048], length: None })
-    }
-
-    async fn exchange(&mut self, request: &[u8]) -> io::Result<()> {
-        self.stream.write_all(request).await?;
-        let mut filled = 0;
-        loop {
-            let read = self.stream.read(&mut self.buffer[filled..]).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            filled += read;
-            let answer = &self.buffer[..filled];
-            self.length = self.length.or_else(|| length_of(answer));
-            if self.length == Some(filled) {
-                return if answer.starts_with(b"HTTP/1.1 200 ") {
-                    Ok(())
-                } else {
-                    Err(io::ErrorKind::InvalidData.into())
-                };
-            }
-        }
-    }
-
-    /// Lets the server close first: it is the one that said it would.
-    async fn end(&mut self) -> io::Result<()> {
-        match self.stream.read(&mut self.buffer).await? {
-            0 => Ok(()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-}
-
-/// How long the answer is that begins with these bytes, if its head is whole.
-fn length_of(answer: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(answer).ok()?;
-    let (head, _) = text.split_once("\r\n\r\n")?;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
-    Some(head.len() + 4 + length.parse::<usize>().ok()?)
 }

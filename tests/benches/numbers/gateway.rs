@@ -12,10 +12,11 @@ use holdfast_tests::rig::moving::{Part, call, frame};
 use holdfast_tests::rig::{Front, Process};
 use serde_json::json;
 
+use crate::closed_loop;
 use crate::figures::{Durations, Ratios};
 use crate::ledger::Promise;
 use crate::report::{Goal, Report};
-use crate::rpc_loop::{self, CONNECTIONS, Caller};
+use crate::rpc_loop::{CONNECTIONS, Caller, Calling};
 
 /// How many handshakes, one after the other.
 const HANDSHAKES: usize = 2000;
@@ -71,7 +72,7 @@ async fn handshakes(report: &Report, front: &Front) {
 async fn calls(report: &Report, front: &Front, worker: Process) {
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
-        rounds.push(rpc_loop::drive((worker, front.tcp()), "health", ROUND).await);
+        rounds.push(closed_loop::drive::<Calling>((worker, front.tcp()), "health", ROUND).await);
     }
     let rates = rounds.iter().map(|round| round.rate).collect::<Ratios>();
     let spent = rounds.iter().map(|round| round.worker_us).collect::<Ratios>();

@@ -29,6 +29,7 @@ mod echo_server;
 mod figures;
 mod fleet;
 mod gateway;
+mod http_loop;
 mod idle_websockets;
 mod latency;
 mod ledger;

@@ -1,34 +1,21 @@
 //! A closed loop of calls over WebSockets: so many connections, each with one call under way.
 //!
-//! As in `closed_loop`, requests are bytes made once and answers are only counted: an answer is told from an event by
-//! how it begins, and nothing is parsed.
+//! An answer is told from an event by how it begins, and nothing is parsed.
 
 use std::io;
 use std::net::SocketAddr;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use holdfast_tests::rig::TOKEN;
 use holdfast_tests::rig::moving::{Part, UPGRADE, call, connect_call, frame};
-use holdfast_tests::rig::{Process, TOKEN};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout_at};
 
-use crate::closed_loop::Round;
-use crate::cpu::cpu_time;
+use crate::closed_loop::{Client, THREADS};
 
-/// How many threads the clients run on.
-const THREADS: usize = 2;
-/// How many connections each of them has.
-const CONNECTIONS_PER_THREAD: usize = 32;
 /// How many connections there are.
-pub(crate) const CONNECTIONS: usize = THREADS * CONNECTIONS_PER_THREAD;
-/// How long it runs before it counts, connecting included: no more than 32 of an address may be connecting.
-const WARM_UP: Duration = Duration::from_millis(500);
-/// How long an answer may take after the end.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const CONNECTIONS: usize = THREADS * Calling::PER_THREAD;
 /// How every answer begins that is none of an event.
 const ANSWER: &[u8] = b"{\"type\":\"res\"";
 
@@ -125,68 +112,24 @@ impl Caller {
     }
 }
 
-/// The time in which answers count.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    begins_at: Instant,
-    ends_at: Instant,
+/// A client that calls one method, again and again.
+pub(crate) struct Calling {
+    caller: Caller,
+    request: Vec<u8>,
 }
 
-/// Drives `worker` at `address` with calls of this method for this long.
-///
-/// # Panics
-/// When a call is refused or not answered.
-#[expect(clippy::cast_precision_loss, reason = "answers are counted in thousands")]
-pub(crate) async fn drive(
-    (worker, address): (Process, SocketAddr),
-    method: &'static str,
-    duration: Duration,
-) -> Round {
-    let begins_at = Instant::now() + WARM_UP;
-    let window = Window { begins_at, ends_at: begins_at + duration };
-    let clients = Vec::from_iter(
-        (0..THREADS).map(|_| thread::spawn(move || drive_some(address, method, window))),
-    );
-    sleep_until(window.begins_at.into()).await;
-    let (before, began_at) = (cpu_time(worker), Instant::now());
-    sleep_until(window.ends_at.into()).await;
-    let (after, took) = (cpu_time(worker), began_at.elapsed());
-    let answers: u64 = clients.into_iter().map(|c| c.join().expect("a client ends well")).sum();
-    let rate = answers as f64 / duration.as_secs_f64();
-    let spent = after.saturating_sub(before).as_secs_f64();
-    Round { rate, worker_us: spent * 1e6 / (rate * took.as_secs_f64()) }
-}
+impl Client for Calling {
+    type Plan = &'static str;
 
-/// One thread's share of the connections, and how many answers they got that count.
-fn drive_some(address: SocketAddr, method: &'static str, window: Window) -> u64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("an event loop can be made").block_on(async {
-        let mut connections = JoinSet::new();
-        for _ in 0..CONNECTIONS_PER_THREAD {
-            // One after the other: the threads together stay below the places there are.
-            let caller = Caller::connect(address).await.expect("a client is let in");
-            connections.spawn(async move {
-                let given_up_at = (window.ends_at + GRACE).into();
-                let answers = timeout_at(given_up_at, ask_again(caller, method, window)).await;
-                answers
-                    .expect("an answer comes in time")
-                    .unwrap_or_else(|error| panic!("a call failed under load: {error}"))
-            });
-        }
-        connections.join_all().await.into_iter().sum()
-    })
-}
+    const PER_THREAD: usize = 32;
+    const WARM_UP: Duration = Duration::from_millis(500);
 
-/// One call after the other until the window ends.
-async fn ask_again(mut caller: Caller, method: &str, window: Window) -> io::Result<u64> {
-    let request = frame(Part::Text, call("1", method, json!({})));
-    let mut answers = 0;
-    loop {
-        caller.exchange(&request).await?;
-        let now = Instant::now();
-        if now >= window.ends_at {
-            return Ok(answers);
-        }
-        answers += u64::from(now >= window.begins_at);
+    async fn open(address: SocketAddr, method: &'static str) -> io::Result<Self> {
+        let request = frame(Part::Text, call("1", method, json!({})));
+        Ok(Self { caller: Caller::connect(address).await?, request })
+    }
+
+    async fn exchange(&mut self) -> io::Result<()> {
+        self.caller.exchange(&self.request).await
     }
 }

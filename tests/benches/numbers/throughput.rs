@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::closed_loop::{self, CONNECTIONS, Reuse};
+use crate::closed_loop;
+use crate::http_loop::{CONNECTIONS, Reuse, Visitor};
 use crate::ledger::Promise;
 use crate::pairs::{Pair, print_cost};
 use crate::report::{Goal, Report};
@@ -44,7 +45,7 @@ pub(crate) async fn measure(report: &Report) -> Promise {
         let under = (worker, front.tcp());
         let lonely = Lonely::start(&directory).await;
         for reuse in [Reuse::KeepAlive, Reuse::NewConnections] {
-            let drive = |side| closed_loop::drive(side, reuse, TURN);
+            let drive = |side| closed_loop::drive::<Visitor>(side, reuse, TURN);
             pairs.push((reuse, Pair::in_turns(number, under, lonely.side(), drive).await));
         }
     }

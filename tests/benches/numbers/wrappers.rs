@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use crate::closed_loop::{self, Reuse};
+use crate::closed_loop;
 use crate::echo_loop::{self, CONNECTIONS};
 use crate::echo_server::{EchoServer, Side, Speech};
+use crate::http_loop::{self, Reuse, Visitor};
 use crate::ledger::Promise;
 use crate::pairs::{Pair, print_cost};
 use crate::report::{Goal, Report};
@@ -33,7 +34,7 @@ pub(crate) async fn measure(report: &Report) -> Promise {
             "One process with one thread; {PAIRS} pairs with a fresh process each, in turns of \
              {TURN:?}: A B B A, then B A A B. WebSockets: {CONNECTIONS} connections, each echoes one \
              text at a time. HTTP: {} kept connections. The client takes the same cores.",
-            closed_loop::CONNECTIONS
+            http_loop::CONNECTIONS
         ),
     );
     let mut echoes = SIZES.map(|_| Vec::new());
@@ -47,7 +48,7 @@ pub(crate) async fn measure(report: &Report) -> Promise {
             pairs.push(Pair::in_turns(number, movable, plain, drive).await);
         }
         let (movable, plain) = sides(Speech::Http);
-        let drive = |side| closed_loop::drive(side, Reuse::KeepAlive, TURN);
+        let drive = |side| closed_loop::drive::<Visitor>(side, Reuse::KeepAlive, TURN);
         answers.push(Pair::in_turns(number, movable, plain, drive).await);
     }
     for ((_, words), pairs) in SIZES.into_iter().zip(&echoes) {
