@@ -270,7 +270,7 @@ mod tests {
         let targets = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         let files = targets.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         // A file without a name, and one with a name of SQLite's.
-        let is_temporary = |file: &std::path::PathBuf| {
+        let is_temporary = |file: &PathBuf| {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with('#') || name.starts_with("etilqs_")
         };
