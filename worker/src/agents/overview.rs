@@ -54,13 +54,11 @@ impl Overview {
         self.seen.load_full()
     }
 
-    /// Whether whoever asks is to look in a while for all that ask by then.
-    pub(super) fn is_to_look_soon(&self) -> bool {
-        !self.comes_soon.swap(true, Ordering::SeqCst)
-    }
-
-    /// Looks after that while.
+    /// Looks again in a while, once for all that ask by then.
     pub(super) async fn refresh_soon(&self, store: &Store) {
+        if self.comes_soon.swap(true, Ordering::SeqCst) {
+            return;
+        }
         tokio::time::sleep(SOON).await;
         self.comes_soon.store(false, Ordering::SeqCst);
         self.refresh(store).await;

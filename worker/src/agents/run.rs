@@ -184,7 +184,7 @@ impl Ends {
 async fn see(runs: &Arc<Runs>, ends: &Ends) {
     if ends.followed.is_none() {
         runs.overview().refresh(runs.store()).await;
-    } else if runs.overview().is_to_look_soon() {
+    } else {
         let runs = Arc::clone(runs);
         tokio::spawn(async move { runs.overview().refresh_soon(runs.store()).await });
     }

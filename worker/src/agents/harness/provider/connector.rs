@@ -60,7 +60,7 @@ impl Connector {
     /// Sends a request, and waits for the head of its response.
     pub(super) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
     ) -> Result<(Exchange, Response<Incoming>), ConnectFailed> {
         let connecting = self.connect(request.uri().clone());
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
@@ -69,7 +69,6 @@ impl Connector {
         let (mut sender, connection) =
             http1::handshake(stream).await.map_err(|source| ConnectFailed::Broken { source })?;
         let mut exchange = Exchange { connection: Some(Box::pin(connection)) };
-        let mut request = request;
         // A server is told the path; where it is stands in `host`.
         if let Some(path) = request.uri().path_and_query().cloned() {
             *request.uri_mut() = path.into();
