@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// Whether a packet is worth making: false while there is known to be no room.
+    pub(crate) fn may_have_room(&self) -> bool {
+        self.socket.try_io(Interest::WRITABLE, || Ok(())).is_ok()
+    }
+
     /// Ends when there may be room for a message. Cancel safe.
     pub async fn writable(&self) {
         // What is wrong with the socket is met, and handled, by the next send.

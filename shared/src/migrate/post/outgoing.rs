@@ -194,6 +194,9 @@ impl Outgoing {
             return Err(FlushFailed::Overrun);
         }
         while let Some(first) = self.queue.front() {
+            if !link.may_have_room() {
+                return Ok(false);
+            }
             let words = self.words_together();
             let (packet, memfd) = match &first.kind {
                 Kind::Message | Kind::Commit(_) => (Cow::Borrowed(&*first.json), None),
