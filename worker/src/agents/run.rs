@@ -95,6 +95,7 @@ async fn carried_out(
             return outcome;
         }
     };
+    let (life, conversations) = (past.life().to_owned(), past.conversations().clone());
     let mut answering = harness.run(turn, past);
     let ear = ends.followed.as_ref().map(Followed::ear);
     let outcome = loop {
@@ -117,6 +118,9 @@ async fn carried_out(
         ear.cost(usage);
     }
     let outcome = close(opened, outcome, told.text(), usage).await;
+    if let Some(conversation) = answering.conversation() {
+        conversations.keep(conversation, &session, &life, runs.store()).await;
+    }
     fallback::keep(runs.store(), &session, &run, answering.decisions()).await;
     see(&runs, ends).await;
     told.ended(&outcome);

@@ -40,6 +40,8 @@ pub(super) struct Furnished {
     pub(super) knowledge: Arc<Knowledge>,
     /// The plugins that are being started.
     pub(super) loaded: Arc<Catalogue>,
+    /// What runs agents.
+    pub(super) stock: Arc<Stock>,
     /// The schedule, which nobody drives yet.
     pub(super) timetable: Timetable,
     /// Why a fresh worker is wanted, whenever one is.
@@ -68,16 +70,16 @@ pub(super) async fn furnish(
         .giving_descriptors(descriptors);
     let holds = config.holds();
     let loaded = Arc::new(plugins.load(|id| permits(&holds, id)));
+    let stock = Stock::new(state.path().to_owned(), Duration::from_millis(args.echo_delay_ms));
+    let stock = Arc::new(stock);
+    sweep(&stock).await;
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
         token,
         devices: Devices::of_state(state.path()),
         registry: ArcSwap::from_pointee(Registry::of(
             &holds,
-            Arc::new(Stock::new(
-                state.path().to_owned(),
-                Duration::from_millis(args.echo_delay_ms),
-            )),
+            Arc::clone(&stock),
             Arc::clone(&loaded),
         )),
         plugins,
@@ -106,7 +108,14 @@ pub(super) async fn furnish(
     for condition in ["state-directory", "token", "config", "store"] {
         gateway.readiness.require(condition).met();
     }
-    Furnished { gateway, knowledge, loaded, timetable, wishes, following }
+    Furnished { gateway, knowledge, loaded, stock, timetable, wishes, following }
+}
+
+/// Ends what workers have left that died: before anything is started where they were.
+async fn sweep(stock: &Arc<Stock>) {
+    let stock = Arc::clone(stock);
+    // A panic there has said why, and leaves it to the next worker.
+    let _ = tokio::task::spawn_blocking(move || stock.clis().sweep()).await;
 }
 
 /// Follows the configuration's file and what it says of plugins, until this is dropped.

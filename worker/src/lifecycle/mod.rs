@@ -20,7 +20,7 @@ mod opening;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use handoff::worker::LINK_VARIABLE;
 use handoff::{Drained, GenerationId, StartFailed, Worker, chain};
@@ -36,6 +36,8 @@ use crate::timetable::FindHarness;
 
 /// For how many descriptors there is room from the start: half a MiB of the kernel's memory.
 const RESERVED_DESCRIPTORS: u64 = 65_536;
+/// What CLI agents are given to end by themselves, also after the deadline.
+const LEAST_POLITENESS: Duration = Duration::from_millis(500);
 /// The configuration cannot be used (sysexits.h, `EX_CONFIG`).
 const CONFIG: u8 = 78;
 
@@ -126,8 +128,9 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
             return Err(RunFailed::Configuration { source: unusable });
         }
     };
-    let Furnished { gateway, knowledge, loaded, timetable, wishes, following: _following } =
-        furnish(&worker, &args, log, (state, config, token), store, descriptors).await;
+    let furnished = furnish(&worker, &args, log, (state, config, token), store, descriptors).await;
+    let Furnished { gateway, knowledge, loaded, stock, timetable, wishes, following: _following } =
+        furnished;
     let mut doors = Doors::open(&worker, acceptors, &gateway, args.migrate);
     let _own_sockets = opening::own_socket_files(&worker);
     opening::become_ready(&worker, &gateway, (&knowledge.plugins, &loaded), &source).await;
@@ -139,10 +142,11 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
     opening::serve_until_leaving(&worker, wishes).await;
     let drained = draining::drain(&worker, &gateway, &mut doors).await;
     draining::end_schedule(&worker, &gateway, driven).await;
-    knowledge
-        .plugins
-        .shut_down(worker.stance().borrow().deadline().unwrap_or_else(Instant::now))
-        .await;
+    let deadline = worker.stance().borrow().deadline().unwrap_or_else(Instant::now);
+    tokio::join!(
+        knowledge.plugins.shut_down(deadline),
+        stock.clis().close(deadline.max(Instant::now() + LEAST_POLITENESS)),
+    );
     info!(
         moved = drained.moved.total(),
         finished = drained.finished.total(),

@@ -62,6 +62,7 @@ pub(crate) struct FallbackRun {
     said: Said,
     text: String,
     usage: Option<Usage>,
+    conversation: Option<(String, String)>,
     failure: Option<Failure>,
 }
 
@@ -94,6 +95,7 @@ impl FallbackRun {
             said: Said::Nothing,
             text: String::new(),
             usage: None,
+            conversation: None,
             failure: None,
         }
     }
@@ -120,6 +122,11 @@ impl FallbackRun {
                         Piece::End => Heard::End,
                         Piece::Failed(failure) => Heard::Failed(failure.clone()),
                     };
+                    if !matches!(heard, Heard::Text) {
+                        let said = run.conversation();
+                        let said = said.map(|(by, id)| (by.to_owned(), id.to_owned()));
+                        self.conversation = said.or_else(|| self.conversation.take());
+                    }
                     match heard {
                         Heard::Text => {
                             self.said = Said::Something;
@@ -145,6 +152,16 @@ impl FallbackRun {
     /// What the answer cost, as the one says who gave it.
     pub(crate) const fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// What the CLI agent that was asked last calls the conversation, and which backend's it is.
+    pub(crate) fn conversation(&self) -> Option<(&str, &str)> {
+        let known = self.conversation.as_ref();
+        let known = known.map(|(backend, id)| (backend.as_str(), id.as_str()));
+        match &self.step {
+            Step::Running { run, .. } => run.conversation().or(known),
+            Step::Asking { .. } | Step::Over => known,
+        }
     }
 
     /// What was decided so far.

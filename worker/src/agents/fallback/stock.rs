@@ -1,5 +1,5 @@
 //! The harnesses there are, by their ids: those that come with the worker, the plugins', and a configuration's
-//! providers.
+//! providers and CLI agents.
 //!
 //! ```text
 //! configuration, plugins ─► stock: swapped whole ◄── a run looks up the next model
@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 
 use super::Chain;
 use super::candidates::{ModelRef, candidates};
-use crate::agents::harness::{Connector, Echo, Failure, Harness, Provider};
+use crate::agents::harness::{CliAgents, Connector, Echo, Failure, Harness, Provider};
 use crate::plugins::{Catalogue, PluginHarness};
 use crate::state::config::{Settled, workspace};
 
@@ -31,6 +31,7 @@ pub(crate) struct Stock {
     echo: Echo,
     state_dir: PathBuf,
     connector: Connector,
+    clis: CliAgents,
     shelves: ArcSwap<Shelves>,
 }
 
@@ -57,6 +58,7 @@ impl Stock {
     pub(crate) fn new(state_dir: PathBuf, word_delay: Duration) -> Self {
         Self {
             echo: Echo { word_delay },
+            clis: CliAgents::new(&state_dir),
             state_dir,
             connector: Connector::default(),
             shelves: ArcSwap::default(),
@@ -69,6 +71,7 @@ impl Stock {
         let providers = providers.map(|(id, config)| {
             (id.clone(), Provider::of(id, config, settled, self.connector.clone()))
         });
+        self.clis.renew(settled);
         let shelves = Shelves { providers: providers.collect(), plugins: Arc::clone(plugins) };
         self.shelves.store(Arc::new(shelves));
     }
@@ -86,6 +89,11 @@ impl Stock {
         })
     }
 
+    /// The CLI agents.
+    pub(crate) const fn clis(&self) -> &CliAgents {
+        &self.clis
+    }
+
     /// What there is of a model now.
     pub(super) fn find(&self, model: &ModelRef) -> Found {
         let shelves = self.shelves.load();
@@ -100,6 +108,11 @@ impl Stock {
                 Ok(model) => Found::Here(Harness::Model(Arc::new(model))),
                 Err(failure) => Found::Unusable(failure),
             };
+        }
+        match self.clis.model(&model.harness, &model.model) {
+            Some(Ok(cli)) => return Found::Here(Harness::Cli(cli)),
+            Some(Err(failure)) => return Found::Unusable(failure),
+            None => {}
         }
         match model.harness.as_str() {
             ECHO => Found::Here(Harness::Echo(self.echo)),

@@ -1,10 +1,11 @@
 //! Harnesses: what turns a message into an answer.
 //!
 //! ```text
-//! agent's model reference ─► candidates ─► [`Harness::Chain`] ─► provider, plugin, echo: one after the other
+//! agent's model reference ─► candidates ─► [`Harness::Chain`] ─► provider, CLI, plugin, echo: one after the other
 //! no model at all ─────────────────────────────────────────────► echo
 //! ```
 
+mod cli;
 mod echo;
 mod failure;
 mod past;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub(crate) use cli::{Cli, CliAgents, CliRun, Conversations};
 pub(crate) use echo::Echo;
 pub(crate) use failure::{Failure, Reason};
 pub(crate) use past::{Earlier, Past, Role, Said};
@@ -62,6 +64,8 @@ pub(crate) enum Harness {
     Model(Arc<Model>),
     /// One model after the other, until one answers.
     Chain(Chain),
+    /// A program that is an agent.
+    Cli(Cli),
 }
 
 impl Harness {
@@ -72,13 +76,14 @@ impl Harness {
             Self::Plugin(harness) => Run::Plugin(harness.run(turn.message)),
             Self::Model(model) => Run::Model(model.run(&turn, &past)),
             Self::Chain(chain) => Run::Chain(Box::new(chain.run(turn, past))),
+            Self::Cli(cli) => Run::Cli(Box::new(cli.run(turn.message, &past))),
         }
     }
 
     /// Where the agent works whose past it wants to know; `None` when it asks for none.
     pub(super) fn workspace(&self) -> Option<&std::path::Path> {
         match self {
-            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) => None,
+            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) | Self::Cli(_) => None,
             Self::Chain(chain) => Some(chain.workspace()),
         }
     }
@@ -95,6 +100,8 @@ pub(crate) enum Run {
     Model(provider::ModelRun),
     /// Of several models.
     Chain(Box<FallbackRun>),
+    /// Of a CLI agent.
+    Cli(Box<CliRun>),
 }
 
 impl Run {
@@ -105,6 +112,7 @@ impl Run {
             Self::Plugin(run) => run.poll_piece(context),
             Self::Model(run) => run.poll_piece(context),
             Self::Chain(run) => run.poll_piece(context),
+            Self::Cli(run) => run.poll_piece(context),
         }
     }
 
@@ -114,14 +122,25 @@ impl Run {
             Self::Echo(_) | Self::Plugin(_) => None,
             Self::Model(run) => run.usage(),
             Self::Chain(run) => run.usage(),
+            Self::Cli(run) => run.usage(),
         }
     }
 
     /// What was decided when models failed, so far.
     pub(super) fn decisions(&self) -> &[Decision] {
         match self {
-            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) => &[],
+            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) | Self::Cli(_) => &[],
             Self::Chain(run) => run.decisions(),
+        }
+    }
+
+    /// The backend of the CLI agent that was asked last, and what that calls the conversation; `None` before it has
+    /// said so, and of everybody else.
+    pub(super) fn conversation(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) => None,
+            Self::Chain(run) => run.conversation(),
+            Self::Cli(run) => run.conversation(),
         }
     }
 }

@@ -11,13 +11,13 @@
 //! - What is too long is cut, never refused: at the end of a file, at the beginning of a transcript.
 //! - The turn's own message is not in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 use tracing::debug;
 
-use super::Harness;
+use super::{Conversations, Harness};
 use crate::agents::session::SessionKey;
 use crate::state::store::messages::{HistoryWindow, Message};
 use crate::state::store::{Store, StoreFailed};
@@ -36,6 +36,16 @@ const WINDOW: HistoryWindow = HistoryWindow { limit: 200, max_bytes: 256 * 1024,
 /// What came before a turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Past {
+    /// Whose turn it is, as `agent:main:main`.
+    pub(super) session: String,
+    /// Which life of the session: a reset begins another.
+    pub(super) life: String,
+    /// Which agent's.
+    pub(super) agent: String,
+    /// Where that works.
+    pub(super) workspace: PathBuf,
+    /// What programs that keep conversations themselves call this one.
+    pub(super) conversations: Conversations,
     /// What the agent is told about itself.
     pub(super) system: Option<Arc<str>>,
     /// What was said, in order.
@@ -107,6 +117,9 @@ impl Past {
         let Some(workspace) = harness.workspace().map(Path::to_owned) else {
             return Ok(Self::default());
         };
+        let known = store.session(session.as_str()).await;
+        let known = known.map_err(|source| PastUnreadable { source })?;
+        let conversations = known.as_ref().map(Conversations::read).unwrap_or_default();
         let said = if earlier.said.is_empty() {
             let messages = store.history(session.as_str(), WINDOW).await;
             let messages = messages.map_err(|source| PastUnreadable { source })?;
@@ -115,12 +128,33 @@ impl Past {
         } else {
             earlier.said
         };
-        let told = tokio::task::spawn_blocking(move || told(&workspace)).await;
+        let place = workspace.clone();
+        let told = tokio::task::spawn_blocking(move || told(&place)).await;
         // A panic there has said why, and costs the agent its files.
         let system: Vec<String> =
             told.unwrap_or_default().into_iter().chain(earlier.system).collect();
         let system = (!system.is_empty()).then(|| system.join("\n\n").into());
-        Ok(Self { system, said: said.into() })
+        Ok(Self {
+            session: session.as_str().to_owned(),
+            life: known.map(|known| known.session_id).unwrap_or_default(),
+            agent: session.agent().to_owned(),
+            workspace,
+            conversations,
+            system,
+            said: said.into(),
+        })
+    }
+}
+
+impl Past {
+    /// What programs that keep conversations themselves call this one.
+    pub(in crate::agents) const fn conversations(&self) -> &Conversations {
+        &self.conversations
+    }
+
+    /// Which life of the session it is of.
+    pub(in crate::agents) fn life(&self) -> &str {
+        &self.life
     }
 }
 

@@ -58,6 +58,11 @@ impl Settled {
         secret.reveal(&self.environment)
     }
 
+    /// The variables that hold for this configuration.
+    pub(crate) const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// A variable that holds for this configuration, for a secret that goes by a name everybody knows.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.environment.value(name)

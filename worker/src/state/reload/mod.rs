@@ -121,6 +121,7 @@ mod tests {
     fn samples() -> Vec<(&'static str, Value, Value)> {
         let provider = |key: &str| json!({"p": {"baseUrl": "http://x/v1", "apiKey": key}});
         vec![
+            ("agents.defaults.cliBackends", json!({}), json!({"a": {"command": "a"}})),
             ("agents.defaults.heartbeat.every", json!("0m"), json!("30m")),
             ("agents.defaults.heartbeat.model", json!("p/a"), json!("p/b")),
             ("agents.defaults.heartbeat.prompt", json!("a"), json!("b")),

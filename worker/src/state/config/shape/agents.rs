@@ -40,6 +40,8 @@ pub(crate) struct AgentDefaults {
     pub(crate) timeout_seconds: Option<u32>,
     /// How many turns may run at once.
     pub(crate) max_concurrent: NonZeroU32,
+    /// Programs that are agents, by their ids, each as its harness reads it.
+    pub(crate) cli_backends: BTreeMap<String, Sealed>,
 }
 
 impl Default for AgentDefaults {
@@ -51,6 +53,7 @@ impl Default for AgentDefaults {
             heartbeat: Heartbeat::default(),
             timeout_seconds: None,
             max_concurrent: NonZeroU32::new(4).expect("it is not zero"),
+            cli_backends: BTreeMap::new(),
         }
     }
 }

@@ -1,0 +1,178 @@
+//! A session between two owners: what of it crosses, and how it is taken apart and put together.
+//!
+//! **Invariants**
+//! - Whoever has the parts owns nothing but descriptors: the directory is adopted with the rest.
+//! - Words of a version that is not known are refused, for that session alone.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::super::child::{Child, Pipes};
+use super::super::codec::Lines;
+use super::super::mcp::{Endpoint, Toolbox};
+use super::super::scratch::{Life, ScratchFailed, ScratchRoot};
+use super::{Origin, Session};
+
+/// The version of [`SessionState`].
+const VERSION: u32 = 1;
+
+/// What crosses in words: everything that is neither a descriptor nor what was read or is to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SessionState {
+    /// Of these words; one that is not known is refused.
+    pub(crate) version: u32,
+    /// The process.
+    pub(crate) life: Life,
+    /// Its directory.
+    pub(crate) scratch: String,
+    /// The token of its tools, if it has any. It crosses between two generations of one worker, and is never shown.
+    pub(crate) token: Option<String>,
+    /// What it was started for.
+    pub(crate) fingerprint: String,
+    /// What it calls its conversation.
+    pub(crate) conversation: Option<String>,
+    /// How many turns it has had: where it is in its transcript.
+    pub(crate) turns: u64,
+    /// The last of its standard error.
+    pub(crate) complaint: String,
+}
+
+/// A session that nobody reads or writes: what crosses to its next owner.
+#[derive(Debug)]
+pub(crate) struct SessionParts {
+    /// Where it is spoken to.
+    pub(crate) stdin: OwnedFd,
+    /// Where it answers.
+    pub(crate) stdout: OwnedFd,
+    /// Where it complains.
+    pub(crate) stderr: OwnedFd,
+    /// By which its end is heard of.
+    pub(crate) pidfd: OwnedFd,
+    /// Where it asks for tools, if it has any.
+    pub(crate) listener: Option<OwnedFd>,
+    /// Read, and not yet understood.
+    pub(crate) read_ahead: Vec<u8>,
+    /// To be written before anything else.
+    pub(crate) unwritten: Vec<u8>,
+    /// The rest.
+    pub(crate) state: SessionState,
+}
+
+/// Why a session cannot be gone on with here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdoptFailed {
+    /// Its words are another version's.
+    #[error("a CLI session of version {version} is not known here")]
+    Version {
+        /// Which.
+        version: u32,
+    },
+    /// Its program is not configured here.
+    #[error("there is no CLI backend {backend}")]
+    Backend {
+        /// Whose it is.
+        backend: String,
+    },
+    /// One of its descriptors is not what it should be.
+    #[error("a descriptor of a CLI session cannot be used")]
+    Descriptor {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Its directory is not here.
+    #[error("the directory of a CLI session cannot be adopted")]
+    Scratch {
+        /// Why not.
+        source: ScratchFailed,
+    },
+}
+
+impl Session {
+    /// Takes it apart, for its next owner.
+    ///
+    /// # Errors
+    /// The session itself, when it cannot go on elsewhere: it is ending, or its input has.
+    pub(in super::super) async fn into_parts(mut self) -> Result<SessionParts, Box<Self>> {
+        if self.is_gone || self.ends_input || self.stdin.is_none() {
+            return Err(Box::new(self));
+        }
+        let (listener, token) = match self.endpoint.take() {
+            Some(endpoint) => match endpoint.into_parts().await {
+                Some((listener, token)) => (Some(listener), Some(token)),
+                None => return Err(Box::new(self)),
+            },
+            None => (None, None),
+        };
+        let state = SessionState {
+            version: VERSION,
+            life: self.child.life(),
+            scratch: self.scratch.name().to_owned(),
+            token,
+            complaint: self.complaint(),
+            fingerprint: self.fingerprint,
+            conversation: self.conversation,
+            turns: self.turns,
+        };
+        let stdin = self.stdin.expect("it was looked at above");
+        let parts = || -> io::Result<SessionParts> {
+            Ok(SessionParts {
+                stdin: stdin.into_nonblocking_fd()?,
+                stdout: self.stdout.pipe.into_nonblocking_fd()?,
+                stderr: self.stderr.pipe.into_nonblocking_fd()?,
+                pidfd: self.child.into_pidfd()?,
+                listener,
+                read_ahead: self.lines.into_read_ahead(),
+                unwritten: self.unwritten,
+                state,
+            })
+        };
+        let parts = parts().expect("a pipe that was nonblocking can be made so");
+        self.scratch.hand_over();
+        Ok(parts)
+    }
+
+    /// Goes on with a session that another owner has taken apart. It blocks for as long as a small file is written.
+    ///
+    /// # Errors
+    /// [`AdoptFailed`]: nobody owns it any more, and its input ends; its directory is left to a sweep.
+    pub(in super::super) fn from_parts(
+        parts: SessionParts,
+        root: &ScratchRoot,
+        toolbox: &Toolbox,
+        longest_line: usize,
+    ) -> Result<Self, AdoptFailed> {
+        let state = parts.state;
+        if state.version != VERSION {
+            return Err(AdoptFailed::Version { version: state.version });
+        }
+        let descriptor = |source| AdoptFailed::Descriptor { source };
+        let child = Child::adopt(state.life, parts.pidfd).map_err(descriptor)?;
+        let endpoint = match (parts.listener, state.token) {
+            (Some(listener), Some(token)) => {
+                Some(Endpoint::resume(listener, token, toolbox.clone()).map_err(descriptor)?)
+            }
+            _ => None,
+        };
+        let scratch = root.adopt(&state.scratch, state.life);
+        let scratch = scratch.map_err(|source| AdoptFailed::Scratch { source })?;
+        let pipes = Pipes { stdin: parts.stdin, stdout: parts.stdout, stderr: parts.stderr };
+        let origin = Origin {
+            scratch,
+            endpoint,
+            fingerprint: state.fingerprint,
+            conversation: state.conversation,
+            longest_line,
+        };
+        let mut session = Self::new(child, pipes, origin).map_err(descriptor)?;
+        session.lines = Lines::resumed(longest_line, parts.read_ahead);
+        session.unwritten = parts.unwritten;
+        session.complaint = state.complaint.into_bytes();
+        session.turns = state.turns;
+        debug!(pid = state.life.pid, turns = state.turns, "a CLI session goes on here");
+        Ok(session)
+    }
+}
