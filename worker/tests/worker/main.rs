@@ -7,6 +7,7 @@ mod agents;
 mod call;
 mod chat;
 mod check;
+mod cli;
 mod completions;
 mod config;
 mod cron;
