@@ -85,6 +85,10 @@ async fn carried_out(
     };
     see(&runs, ends).await;
     told.started();
+    let harness = match opened.chosen() {
+        Some(model) => harness.alone(model),
+        None => harness,
+    };
     let past = match Past::before(&run, &harness, &session, earlier, runs.store()).await {
         Ok(past) => past,
         Err(unreadable) => {

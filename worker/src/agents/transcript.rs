@@ -11,6 +11,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::ending::Outcome;
+use super::fallback::{self, ModelRef};
 use super::harness::Usage;
 use super::session::SessionKey;
 use crate::methods::now_ms;
@@ -57,6 +58,7 @@ pub(super) struct Transcript {
 pub(super) struct Opened {
     transcript: Transcript,
     life: String,
+    chosen: Option<ModelRef>,
     started_at_ms: i64,
     words_read: u64,
 }
@@ -80,9 +82,10 @@ impl Transcript {
             at_ms,
         };
         match self.store.begin_turn(turn).await {
-            Ok(life) => {
-                let words_read = words(message);
-                Ok(Opened { transcript: self, life, started_at_ms: at_ms, words_read })
+            Ok(session) => {
+                let (chosen, words_read) = (fallback::chosen(&session), words(message));
+                let life = session.session_id;
+                Ok(Opened { transcript: self, life, chosen, started_at_ms: at_ms, words_read })
             }
             Err(failed) => {
                 self.release().await;
@@ -138,6 +141,11 @@ impl Transcript {
 }
 
 impl Opened {
+    /// The model that somebody has chosen for the session.
+    pub(super) fn chosen(&self) -> Option<ModelRef> {
+        self.chosen.clone()
+    }
+
     /// Writes down what was said and how it went; or the run has failed after all.
     pub(super) async fn close(
         self,
@@ -145,7 +153,7 @@ impl Opened {
         text: &str,
         usage: Option<Usage>,
     ) -> Result<(), Outcome> {
-        let Self { transcript, life, started_at_ms, words_read } = self;
+        let Self { transcript, life, started_at_ms, words_read, .. } = self;
         let now = clock_ms();
         let status = match outcome {
             Outcome::Finished(_) => RunStatus::Done,

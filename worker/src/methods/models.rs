@@ -1,10 +1,12 @@
-//! `models.list`: the models that the configuration's providers serve.
+//! `models.list`: the models that the configuration's providers serve, and those that it names besides: of CLI agents,
+//! plugins, and of providers that list none.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::{Call, Knowledge};
+use crate::agents::fallback;
 use crate::shape::{Field, Shape};
 use crate::state::config::Snapshot;
 
@@ -21,7 +23,7 @@ fn configured(config: &Snapshot) -> Vec<Value> {
     let all = providers
         .iter()
         .flat_map(|(id, provider)| provider.models.iter().map(move |model| (id, model)));
-    all.map(|(provider, model)| {
+    let served = all.map(|(provider, model)| {
         let mut shown = Map::new();
         shown.insert("provider".to_owned(), json!(provider));
         shown.insert("id".to_owned(), json!(model.id));
@@ -32,8 +34,17 @@ fn configured(config: &Snapshot) -> Vec<Value> {
         shown.insert("reasoning".to_owned(), json!(model.reasoning));
         shown.insert("input".to_owned(), json!(model.input));
         Value::Object(shown)
-    })
-    .collect()
+    });
+    let mut listed: Vec<Value> = served.collect();
+    for model in fallback::named(config.settled.config()) {
+        let (provider, id) = model.shown();
+        if !listed.iter().any(|known| known["provider"] == provider && known["id"] == id) {
+            listed.push(json!({
+                "provider": provider, "id": id, "name": id, "reasoning": false, "input": ["text"],
+            }));
+        }
+    }
+    listed
 }
 
 #[cfg(test)]

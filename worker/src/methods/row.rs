@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::Knowledge;
+use crate::agents::fallback::{self, ModelRef};
+use crate::agents::harness::CONVERSATIONS;
 use crate::state::store::session_run::RunStatus;
 use crate::state::store::sessions::Session;
 
-/// The model of sessions that ask for none.
-pub(super) const MODEL: &str = "echo";
-/// Whose model that is.
-pub(super) const MODEL_PROVIDER: &str = "holdfast";
+/// What sessions have attributes for that is none of their clients' business, or told elsewhere.
+const OURS: [&str; 2] = [fallback::ATTRIBUTE, CONVERSATIONS];
 
 /// In a list, and alone.
 pub(super) fn whole(knowledge: &Knowledge, session: &Session) -> Value {
@@ -24,13 +24,11 @@ pub(super) fn whole(knowledge: &Knowledge, session: &Session) -> Value {
         "totalTokens": session.input_tokens.saturating_add(session.output_tokens),
         "totalTokensFresh": true,
         "estimatedCostUsd": 0,
-        "modelProvider": session.model_provider.as_deref().unwrap_or(MODEL_PROVIDER),
-        "model": session.model.as_deref().unwrap_or(MODEL),
-        "agentRuntime": {"id": "auto", "source": "implicit"},
         "hasActiveRun": is_active(knowledge, session),
     });
+    merge(&mut row, &model(&fallback::model_of(session, knowledge.config.load().settled.config())));
     merge(&mut row, &thinking());
-    merge(&mut row, &Value::Object(session.attributes.clone()));
+    merge(&mut row, &attributes(session));
     if let Some(label) = &session.label {
         row["label"] = json!(label);
     }
@@ -51,19 +49,37 @@ pub(super) fn whole(knowledge: &Knowledge, session: &Session) -> Value {
 /// As what was made or changed.
 pub(super) fn entry(session: &Session) -> Value {
     let mut entry = json!({"sessionId": session.session_id, "updatedAt": session.updated_at_ms});
-    merge(&mut entry, &Value::Object(session.attributes.clone()));
-    let texts = [
-        ("label", &session.label),
-        ("model", &session.model),
-        ("modelProvider", &session.model_provider),
-        ("spawnedBy", &session.spawned_by),
-    ];
+    merge(&mut entry, &attributes(session));
+    let texts = [("label", &session.label), ("spawnedBy", &session.spawned_by)];
     for (name, text) in texts {
         if let Some(text) = text {
             entry[name] = json!(text);
         }
     }
+    if let Some(chosen) = fallback::chosen(session) {
+        let (provider, model) = chosen.shown();
+        let chosen = json!({
+            "providerOverride": provider, "modelOverride": model, "modelOverrideSource": "user",
+        });
+        merge(&mut entry, &chosen);
+    }
     entry
+}
+
+/// What answers.
+pub(super) fn model(model: &ModelRef) -> Value {
+    let (provider, model) = model.shown();
+    json!({
+        "modelProvider": provider,
+        "model": model,
+        "agentRuntime": {"id": "auto", "source": "implicit"},
+    })
+}
+
+fn attributes(session: &Session) -> Value {
+    let mut attributes = session.attributes.clone();
+    attributes.retain(|name, _| !OURS.contains(&name.as_str()));
+    Value::Object(attributes)
 }
 
 /// In `health`.
@@ -73,8 +89,9 @@ pub(super) fn recent(session: &Session, now_ms: i64) -> Value {
 }
 
 /// In `status`.
-pub(super) fn in_status(session: &Session, now_ms: i64) -> Value {
+pub(super) fn in_status(knowledge: &Knowledge, session: &Session, now_ms: i64) -> Value {
     let mut row = recent(session, now_ms);
+    let answers = fallback::model_of(session, knowledge.config.load().settled.config());
     let more = json!({
         "agentId": session.agent_id,
         "kind": kind(&session.key),
@@ -84,7 +101,7 @@ pub(super) fn in_status(session: &Session, now_ms: i64) -> Value {
         "outputTokens": session.output_tokens,
         "totalTokens": session.input_tokens.saturating_add(session.output_tokens),
         "totalTokensFresh": true,
-        "model": session.model.as_deref().unwrap_or(MODEL),
+        "model": answers.shown().1,
         "flags": [format!("id:{}", session.session_id)],
     });
     merge(&mut row, &more);

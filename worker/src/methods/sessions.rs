@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{Sending, Sent, harness};
 use super::{Call, Knowledge, Refusal, now_ms, row, store_failed};
+use crate::agents::fallback::{self, ModelRef};
 use crate::agents::{DEFAULT_AGENT, Ending, SessionKey, clock_ms, new_session};
 use crate::shape::{Field, Shape};
 use crate::state::store::session_list::SessionFilter;
@@ -114,8 +115,9 @@ async fn show_list(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Ref
     let count = u64::try_from(page.sessions.len()).unwrap_or(u64::MAX);
     let rows: Vec<Value> =
         page.sessions.iter().map(|session| row::whole(knowledge, session)).collect();
-    let mut defaults =
-        json!({"modelProvider": row::MODEL_PROVIDER, "model": row::MODEL, "contextTokens": null});
+    let answers = fallback::first(knowledge.config.load().settled.config(), DEFAULT_AGENT);
+    let (provider, model) = answers.shown();
+    let mut defaults = json!({"modelProvider": provider, "model": model, "contextTokens": null});
     row::merge(&mut defaults, &row::thinking());
     Ok(json!({
         "ts": now_ms(), "path": path, "count": count, "totalCount": page.total,
@@ -185,14 +187,16 @@ async fn make(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusal>
         None => None,
     };
     let new = NewSession { label: label.clone(), ..new_session(&session) };
-    let made = knowledge.store.ensure_session(new, clock_ms()).await;
-    made.map_err(|failed| create_refusal(&failed))?;
-    let patch = SessionPatch {
+    let mut patch = SessionPatch {
         label: label.map(Some),
-        model: model.map(Some),
         spawned_by: spawned_by.map(Some),
         ..SessionPatch::default()
     };
+    if let Some(model) = model {
+        choose(knowledge, &session, Some(&model), &mut patch)?;
+    }
+    let made = knowledge.store.ensure_session(new, clock_ms()).await;
+    made.map_err(|failed| create_refusal(&failed))?;
     let made = knowledge.store.patch_session(session.as_str(), patch, clock_ms()).await;
     let made = made.map_err(|failed| change_refusal(&failed))?;
     knowledge.runs.overview().refresh(&knowledge.store).await;
@@ -310,7 +314,10 @@ async fn change(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusa
     let One { key } = call.read()?;
     let session = SessionKey::named(&key);
     harness(knowledge, &call.registry, &session).await?;
-    let patch = changes(call.params.as_object().cloned().unwrap_or_default())?;
+    let mut patch = changes(call.params.as_object().cloned().unwrap_or_default())?;
+    if let Some(model) = call.params.get("model") {
+        choose(knowledge, &session, model.as_str(), &mut patch)?;
+    }
     let made = knowledge.store.ensure_session(new_session(&session), clock_ms()).await;
     made.map_err(|failed| create_refusal(&failed))?;
     let changed = knowledge.store.patch_session(session.as_str(), patch, clock_ms()).await;
@@ -321,12 +328,30 @@ async fn change(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusa
         "path": knowledge.sessions_path(session.agent()),
         "key": changed.key,
         "entry": row::entry(&changed),
-        "resolved": {
-            "modelProvider": changed.model_provider.as_deref().unwrap_or(row::MODEL_PROVIDER),
-            "model": changed.model.as_deref().unwrap_or(row::MODEL),
-            "agentRuntime": {"id": "auto", "source": "implicit"},
-        },
+        "resolved": row::model(&fallback::model_of(
+            &changed,
+            knowledge.config.load().settled.config(),
+        )),
     }))
+}
+
+/// Has a session's turns answered by this model, or by its agent's.
+fn choose(
+    knowledge: &Knowledge,
+    session: &SessionKey,
+    model: Option<&str>,
+    patch: &mut SessionPatch,
+) -> Result<(), Refusal> {
+    let config = knowledge.config.load();
+    let chosen = model
+        .map(|name| fallback::choose(name, session.agent(), config.settled.config()))
+        .transpose()
+        .map_err(|refused| Refusal::invalid(refused.to_string()))?
+        .flatten();
+    let shown = chosen.as_ref().map(ModelRef::shown).unzip();
+    patch.model_provider = Some(shown.0.map(str::to_owned));
+    patch.model = Some(shown.1.map(str::to_owned));
+    Ok(())
 }
 
 /// What of a session can be patched, and what it can be beside `null`.
@@ -374,7 +399,8 @@ fn changes(params: Map<String, Value>) -> Result<SessionPatch, Refusal> {
         let text = || value.as_str().map(str::to_owned);
         match name.as_str() {
             "label" => patch.label = Some(text()),
-            "model" => patch.model = Some(text()),
+            // What it comes to depends on the configuration.
+            "model" => {}
             "spawnedBy" => patch.spawned_by = Some(text()),
             _ => {
                 patch.attributes.insert(name, value);

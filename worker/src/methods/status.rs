@@ -4,19 +4,20 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Knowledge, Refusal, VERSION, row};
-use crate::agents::{DEFAULT_AGENT, clock_ms};
+use crate::agents::{DEFAULT_AGENT, clock_ms, fallback};
 
 pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
     let path = knowledge.sessions_path(DEFAULT_AGENT);
     let seen = knowledge.runs.overview().seen();
+    let answers = fallback::first(knowledge.config.load().settled.config(), DEFAULT_AGENT);
     let now = clock_ms();
     let recent: Vec<Value> =
-        seen.recent.iter().map(|session| row::in_status(session, now)).collect();
+        seen.recent.iter().map(|session| row::in_status(knowledge, session, now)).collect();
     let of_default: Vec<Value> = seen
         .recent
         .iter()
         .filter(|session| session.agent_id == DEFAULT_AGENT)
-        .map(|session| row::in_status(session, now))
+        .map(|session| row::in_status(knowledge, session, now))
         .collect();
     super::payload(&json!({
         "runtimeVersion": VERSION,
@@ -46,7 +47,7 @@ pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
         "sessions": {
             "paths": [path],
             "count": seen.count,
-            "defaults": {"model": row::MODEL, "contextTokens": null},
+            "defaults": {"model": answers.shown().1, "contextTokens": null},
             "recent": recent,
             "byAgent": [{
                 "agentId": DEFAULT_AGENT, "path": path, "count": seen.count_of_default,

@@ -183,7 +183,7 @@ impl Task {
         let end = match end {
             End::Stopped(stop) => self.wind_up(&mut life, stop).await,
             End::Died(reason) => {
-                let last_words = life.process.last_words();
+                let last_words = life.process.last_words().await;
                 let said =
                     if last_words.is_empty() { String::new() } else { format!(": {last_words}") };
                 End::Died(format!("{reason}{said}"))

@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, prlimit};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::declaration::Declaration;
@@ -27,6 +28,8 @@ use super::declaration::Declaration;
 const PASSED_ON: [&str; 7] = ["HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "USER"];
 /// How long it may take to end after each way of being asked to.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long its last words are waited for: they are in the pipe when it has ended, unless others hold that open.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How much of its stderr is kept, in bytes.
 const TAIL: usize = 2048;
 
@@ -49,6 +52,8 @@ pub(super) struct Process {
     child: Child,
     group: Group,
     tail: Arc<Mutex<Vec<u8>>>,
+    /// Reads it.
+    ear: JoinHandle<()>,
 }
 
 /// Its ends of what it is spoken to by.
@@ -115,8 +120,8 @@ impl Process {
         let tail = Arc::default();
         let stderr = child.stderr.take().expect("it was asked for");
         // It ends with the last process that can write there.
-        tokio::spawn(keep_tail(declaration.id.clone(), stderr, Arc::clone(&tail)));
-        Ok((Self { child, group: Group(pid), tail }, Pipes { stdin, stdout }))
+        let ear = tokio::spawn(keep_tail(declaration.id.clone(), stderr, Arc::clone(&tail)));
+        Ok((Self { child, group: Group(pid), tail, ear }, Pipes { stdin, stdout }))
     }
 
     /// The number of the process and of its group.
@@ -132,8 +137,11 @@ impl Process {
         }
     }
 
-    /// The end of what it has written to stderr.
-    pub(super) fn last_words(&self) -> String {
+    /// The end of what it has written to stderr; of one that has ended, to its last word. Cancel safe.
+    pub(super) async fn last_words(&mut self) -> String {
+        if !self.ear.is_finished() {
+            let _ = tokio::time::timeout(LAST_WORDS, &mut self.ear).await;
+        }
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&tail).trim().to_owned()
     }

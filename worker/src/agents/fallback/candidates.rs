@@ -9,6 +9,7 @@
 //!
 //! **Invariants**
 //! - A plugin's harness is one by its whole name, `plugin-harness/NAME`, and has no model.
+//! - `holdfast` is whose models those harnesses are that have none: `holdfast/echo` is `echo`.
 //! - None is asked twice. `agents.defaults.models` gives names to models; it takes none of these away.
 //! - Without any model there are no candidates, and the agent is `echo`'s.
 
@@ -16,10 +17,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agents::DEFAULT_AGENT;
 use crate::state::config::{Config, agent_id};
 
 /// What the id of a plugin's harness begins with; its name follows.
 const OF_PLUGINS: &str = "plugin-harness/";
+/// Whose models clients are told those are that come without a provider.
+const OURS: &str = "holdfast";
+/// The harness of agents that have no model.
+pub(super) const ECHO: &str = "echo";
 
 /// A model and what runs it: `harness-or-provider/model`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,10 +46,17 @@ impl fmt::Display for ModelRef {
 }
 
 impl ModelRef {
-    /// The model that a configuration names: by its alias, whole, or by itself if one provider alone serves it.
-    fn named(name: &str, config: &Config) -> Self {
+    /// The harness of agents that have no model.
+    fn echo() -> Self {
+        Self { harness: ECHO.to_owned(), model: String::new() }
+    }
+
+    /// The model that is named: by its alias, whole, or by itself if one provider alone serves it.
+    pub(super) fn named(name: &str, config: &Config) -> Self {
         let name = name.trim();
         let of = |whole: &str| {
+            let whole =
+                whole.strip_prefix(OURS).and_then(|own| own.strip_prefix('/')).unwrap_or(whole);
             let parts = whole.split_once('/').filter(|_| !whole.starts_with(OF_PLUGINS));
             let (harness, model) = parts.unwrap_or((whole, ""));
             Self { harness: harness.to_owned(), model: model.to_owned() }
@@ -66,10 +79,31 @@ impl ModelRef {
         of(name)
     }
 
+    /// Whose model it is, and which, as clients are told.
+    pub(crate) fn shown(&self) -> (&str, &str) {
+        match self.model.as_str() {
+            "" => (OURS, &self.harness),
+            model => (&self.harness, model),
+        }
+    }
+
+    /// The one of which clients are told this.
+    pub(super) fn of_shown(provider: &str, model: &str) -> Self {
+        match provider {
+            OURS => Self { harness: model.to_owned(), model: String::new() },
+            provider => Self { harness: provider.to_owned(), model: model.to_owned() },
+        }
+    }
+
     /// What a plugin calls its harness; `None` when it is no plugin's.
     pub(super) fn harness_of_plugin(&self) -> Option<&str> {
         self.harness.strip_prefix(OF_PLUGINS)
     }
+}
+
+/// The model that an agent is answered by unless it fails.
+pub(crate) fn first(config: &Config, agent: &str) -> ModelRef {
+    candidates(config, agent).into_iter().next().unwrap_or_else(ModelRef::echo)
 }
 
 /// The models of an agent, in the order in which they are asked.
@@ -94,6 +128,21 @@ pub(super) fn candidates(config: &Config, agent: &str) -> Vec<ModelRef> {
         }
     }
     candidates
+}
+
+/// The models that a configuration names: for any agent, or to give them names. None is named twice.
+pub(crate) fn named(config: &Config) -> Vec<ModelRef> {
+    let mut named: Vec<ModelRef> = Vec::new();
+    let listed = config.agents.list.iter().map(|entry| agent_id(&entry.id));
+    let of_agents = listed.flat_map(|agent| candidates(config, &agent));
+    let of_others = candidates(config, DEFAULT_AGENT);
+    let aliased = config.agents.defaults.models.keys().map(|name| ModelRef::named(name, config));
+    for model in of_others.into_iter().chain(of_agents).chain(aliased) {
+        if !named.contains(&model) {
+            named.push(model);
+        }
+    }
+    named
 }
 
 #[cfg(test)]

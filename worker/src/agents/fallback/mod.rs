@@ -1,41 +1,54 @@
 //! Model fallback: an agent's models are asked one after the other, until one answers.
 //!
 //! ```text
-//! agent's model reference ─► candidates ─► run: looks each up in the stock, asks it
-//!                                            │ failed
-//!                                            ▼
-//!                              policy: the next one, the same one later, or give up ─► texts
+//! agent's model reference ─► candidates ─┐
+//! what a session chose ─────► chosen ────┴─► run: looks each up in the stock, asks it
+//!                                             │ failed
+//!                                             ▼
+//!                               policy: the next one, the same one later, or give up ─► texts
 //! ```
 
 mod candidates;
+mod chosen;
 mod kept;
 mod policy;
 mod run;
 mod stock;
 mod texts;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use self::candidates::ModelRef;
+pub(crate) use self::candidates::{ModelRef, first, named};
+pub(crate) use self::chosen::{choose, chosen, model_of};
 pub(crate) use self::kept::ATTRIBUTE;
 pub(super) use self::kept::keep;
 pub(crate) use self::run::{Decision, FallbackRun};
 pub(crate) use self::stock::Stock;
-use super::harness::{Past, Turn};
+use super::harness::{Echo, Past, Turn};
 
-/// The models of an agent, in the order in which they are asked.
+/// The models of an agent, in the order in which they are asked; without any it is `echo`'s.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     candidates: Arc<[ModelRef]>,
     stock: Arc<Stock>,
-    workspace: PathBuf,
+    workspace: Arc<Path>,
 }
 
 impl Chain {
     /// Begins a turn; nothing is asked until it is polled.
     pub(super) fn run(&self, turn: Turn, past: Past) -> FallbackRun {
         FallbackRun::new(self.clone(), turn, past)
+    }
+
+    /// What answers if there are no models.
+    pub(super) fn echo(&self) -> Option<Echo> {
+        self.candidates.is_empty().then(|| self.stock.echo())
+    }
+
+    /// The same agent, answered by this model alone.
+    pub(super) fn alone(&self, model: ModelRef) -> Self {
+        Self { candidates: [model].into(), ..self.clone() }
     }
 
     /// Where their agent works.

@@ -285,7 +285,7 @@ mod tests {
         let chain = Chain {
             candidates: candidates.iter().map(model).collect(),
             stock: Arc::clone(&stock),
-            workspace: "/state".into(),
+            workspace: std::path::Path::new("/state").into(),
         };
         let turn = Turn { message: message.to_owned(), word_delay: None };
         (FallbackRun::new(chain, turn, Past::default()), stock)

@@ -17,13 +17,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::Chain;
-use super::candidates::{ModelRef, candidates};
+use super::candidates::{ECHO, ModelRef, candidates};
 use crate::agents::harness::{CliAgents, Connector, Echo, Failure, Harness, Provider};
 use crate::plugins::{Catalogue, PluginHarness};
 use crate::state::config::{Settled, workspace};
-
-/// The id of the harness that comes with the worker.
-const ECHO: &str = "echo";
 
 /// What harnesses are made with, and those that there are now.
 #[derive(Debug)]
@@ -78,15 +75,16 @@ impl Stock {
 
     /// What runs an agent: the models that the configuration chooses for it, or echo.
     pub(crate) fn harness_of(self: &Arc<Self>, agent: &str, settled: &Settled) -> Harness {
-        let candidates = candidates(settled.config(), agent);
-        if candidates.is_empty() {
-            return Harness::Echo(self.echo);
-        }
         Harness::Chain(Chain {
-            candidates: candidates.into(),
+            candidates: candidates(settled.config(), agent).into(),
             stock: Arc::clone(self),
-            workspace: workspace::of(settled.config(), agent, &self.state_dir),
+            workspace: workspace::of(settled.config(), agent, &self.state_dir).into(),
         })
+    }
+
+    /// What comes with the worker.
+    pub(super) const fn echo(&self) -> Echo {
+        self.echo
     }
 
     /// The CLI agents.
@@ -124,7 +122,7 @@ impl Stock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::harness::Reason;
+    use crate::agents::harness::{Past, Reason, Run, Turn};
     use crate::state::config::{Environment, understand};
 
     fn settled(text: &str) -> Settled {
@@ -147,9 +145,13 @@ mod tests {
     fn an_agent_without_a_model_is_the_echos() {
         let text = "{agents: {list: [{id: 'a', model: 'p/m'}, {id: 'b'}]}}";
         let stock = stock(text);
-        let harness = |agent| stock.harness_of(agent, &settled(text));
-        assert!(matches!(harness("b"), Harness::Echo(_)));
-        assert!(matches!(harness("a"), Harness::Chain(_)));
+        let turn = Turn { message: "hello".to_owned(), word_delay: None };
+        let run =
+            |agent| stock.harness_of(agent, &settled(text)).run(turn.clone(), Past::default());
+        assert!(matches!(run("b"), Run::Echo(_)));
+        assert!(matches!(run("a"), Run::Chain(_)));
+        let chosen = stock.harness_of("b", &settled(text)).alone(model("p/m"));
+        assert!(matches!(chosen.run(turn, Past::default()), Run::Chain(_)));
     }
 
     #[test]

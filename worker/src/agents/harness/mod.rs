@@ -1,8 +1,8 @@
 //! Harnesses: what turns a message into an answer.
 //!
 //! ```text
-//! agent's model reference ─► candidates ─► [`Harness::Chain`] ─► provider, CLI, plugin, echo: one after the other
-//! no model at all ─────────────────────────────────────────────► echo
+//! an agent ─► [`Harness::Chain`] ─► its models, one after the other: provider, CLI, plugin, echo
+//!                    └── it has none ─► echo
 //! ```
 
 mod cli;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub(crate) use cli::{Cli, CliAgents, CliRun, Conversations};
+pub(crate) use cli::{CONVERSATIONS, Cli, CliAgents, CliRun, Conversations};
 pub(crate) use echo::Echo;
 pub(crate) use failure::{Failure, Reason};
 pub(crate) use past::{Earlier, Past, Role, Said};
 pub(crate) use provider::{Connector, Model, Provider};
 
-use super::fallback::{Chain, Decision, FallbackRun};
+use super::fallback::{Chain, Decision, FallbackRun, ModelRef};
 use crate::plugins::{PluginHarness, PluginRun};
 
 /// One message for an agent to answer.
@@ -62,7 +62,7 @@ pub(crate) enum Harness {
     Plugin(PluginHarness),
     /// A model that an OpenAI-compatible provider serves.
     Model(Arc<Model>),
-    /// One model after the other, until one answers.
+    /// An agent's: one model after the other, until one answers.
     Chain(Chain),
     /// A program that is an agent.
     Cli(Cli),
@@ -75,7 +75,10 @@ impl Harness {
             Self::Echo(echo) => Run::Echo(echo.run(turn)),
             Self::Plugin(harness) => Run::Plugin(harness.run(turn.message)),
             Self::Model(model) => Run::Model(model.run(&turn, &past)),
-            Self::Chain(chain) => Run::Chain(Box::new(chain.run(turn, past))),
+            Self::Chain(chain) => match chain.echo() {
+                Some(echo) => Run::Echo(echo.run(turn)),
+                None => Run::Chain(Box::new(chain.run(turn, past))),
+            },
             Self::Cli(cli) => Run::Cli(Box::new(cli.run(turn.message, &past))),
         }
     }
@@ -84,7 +87,15 @@ impl Harness {
     pub(super) fn workspace(&self) -> Option<&std::path::Path> {
         match self {
             Self::Echo(_) | Self::Plugin(_) | Self::Model(_) | Self::Cli(_) => None,
-            Self::Chain(chain) => Some(chain.workspace()),
+            Self::Chain(chain) => chain.echo().is_none().then(|| chain.workspace()),
+        }
+    }
+
+    /// The same agent, answered by this model alone; what is no agent's stays what it is.
+    pub(super) fn alone(self, model: ModelRef) -> Self {
+        match self {
+            Self::Chain(chain) => Self::Chain(chain.alone(model)),
+            other => other,
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Session {
     pub(crate) agent_id: String,
     /// What people call it.
     pub(crate) label: Option<String>,
-    /// The model it asks for.
+    /// The model that somebody chose for it.
     pub(crate) model: Option<String>,
     /// Whose model that is.
     pub(crate) model_provider: Option<String>,
@@ -266,10 +266,10 @@ pub(super) fn ensure(
     connection: &Connection,
     new: &NewSession,
     now_ms: i64,
-) -> rusqlite::Result<String> {
+) -> rusqlite::Result<Session> {
     match read_session(connection, &new.key)? {
-        Some(found) => Ok(found.session_id),
-        None => store(connection, new, now_ms).map(|session| session.session_id),
+        Some(found) => Ok(found),
+        None => store(connection, new, now_ms),
     }
 }
 

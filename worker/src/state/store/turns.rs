@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::idempotency::{self, IdempotencyKey};
 use super::messages::{self, AppendFailed, NewMessage};
 use super::session_run::{RunStatus, SessionRun};
-use super::sessions::{self, NewSession};
+use super::sessions::{self, NewSession, Session};
 use super::{Store, StoreFailed};
 
 /// A turn that begins.
@@ -61,15 +61,15 @@ pub(crate) struct KeptResult {
 }
 
 impl Store {
-    /// Writes down that a turn begins, and says in which life of its session.
+    /// Writes down that a turn begins, and says in which session, as it was before.
     ///
     /// # Errors
     /// [`StoreFailed`]
-    pub(crate) async fn begin_turn(&self, turn: NewTurn) -> Result<String, StoreFailed> {
+    pub(crate) async fn begin_turn(&self, turn: NewTurn) -> Result<Session, StoreFailed> {
         let work =
             move |connection: &Connection| begin(connection, &turn).map(Ok::<_, super::Never>);
         match self.write("begin a turn", work).await? {
-            Ok(life) => Ok(life),
+            Ok(session) => Ok(session),
             Err(never) => match never {},
         }
     }
@@ -85,17 +85,17 @@ impl Store {
     }
 }
 
-fn begin(connection: &Connection, turn: &NewTurn) -> rusqlite::Result<String> {
+fn begin(connection: &Connection, turn: &NewTurn) -> rusqlite::Result<Session> {
     let NewTurn { session, message, at_ms } = turn;
-    let life = sessions::ensure(connection, session, *at_ms)?;
+    let found = sessions::ensure(connection, session, *at_ms)?;
     if !is_latest(connection, &session.key, message)? {
         let said = std::slice::from_ref(message);
         // It refuses nothing: the session is there, in this life.
-        let _ = messages::append(connection, &session.key, &life, said, *at_ms)?;
+        let _ = messages::append(connection, &session.key, &found.session_id, said, *at_ms)?;
     }
     let run = SessionRun { status: RunStatus::Running, started_at_ms: *at_ms, ended_at_ms: None };
     sessions::note_run(connection, &session.key, run, (0, 0), *at_ms)?;
-    Ok(life)
+    Ok(found)
 }
 
 /// Whether the latest message of the session is this one.
@@ -184,7 +184,7 @@ mod tests {
         let shared = Shared::new();
         let store = shared.open("g1").await;
         store.claim_key(key(), "r", 0, 100).await.unwrap();
-        let life = store.begin_turn(begun("r", 1)).await.unwrap();
+        let life = store.begin_turn(begun("r", 1)).await.unwrap().session_id;
         let running = store.session("k").await.unwrap().unwrap();
         assert_eq!(running.latest_run.unwrap().status, RunStatus::Running);
         store.end_turn(ended(&life, "r")).await.unwrap();
@@ -204,7 +204,7 @@ mod tests {
     async fn a_turn_that_ends_after_a_reset_leaves_nothing() {
         let shared = Shared::new();
         let store = shared.open("g1").await;
-        let life = store.begin_turn(begun("r", 1)).await.unwrap();
+        let life = store.begin_turn(begun("r", 1)).await.unwrap().session_id;
         store.reset_session("k", "another", 2).await.unwrap();
         let late = store.end_turn(ended(&life, "r")).await.unwrap_err();
         assert!(matches!(late, AppendFailed::Superseded { .. }));

@@ -1,6 +1,7 @@
 //! Agents that answer with models: of a provider that is there, one that fails in each of its ways, and several in
 //! turn.
 
+mod chosen;
 mod https;
 // The same provider as the suite's and a program of its own; it needs nothing of that package.
 #[path = "../../../../tests/src/bin/fixture-provider/script.rs"]

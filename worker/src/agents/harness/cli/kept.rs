@@ -16,7 +16,7 @@ use crate::state::store::Store;
 use crate::state::store::sessions::{Session, SessionPatch};
 
 /// The attribute of a session in which they are kept.
-const ATTRIBUTE: &str = "cliSessions";
+pub(crate) const ATTRIBUTE: &str = "cliSessions";
 
 /// What the programs of each backend call a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

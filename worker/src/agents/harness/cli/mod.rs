@@ -30,5 +30,5 @@ mod shelf;
 mod turn;
 
 pub(crate) use agents::CliAgents;
-pub(crate) use kept::Conversations;
+pub(crate) use kept::{ATTRIBUTE as CONVERSATIONS, Conversations};
 pub(crate) use run::{Cli, CliRun};
