@@ -274,6 +274,29 @@ impl Stream {
         }
     }
 
+    /// Ready when the event loop knows of room to write, or of an error; else whoever polls is woken by the next
+    /// such news. Writes nothing, and is no system call.
+    ///
+    /// # Errors
+    /// When the event loop has ended.
+    pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.io {
+            Io::Tcp(stream) => stream.poll_write_ready(context),
+            Io::Unix(stream) => stream.poll_write_ready(context),
+        }
+    }
+
+    /// As [`Self::try_read_ready`], of what [`Self::poll_write_ready`] waits for.
+    ///
+    /// # Errors
+    /// Those of `act`, and `WouldBlock`.
+    pub fn try_write_ready<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match &self.io {
+            Io::Tcp(stream) => stream.try_io(Interest::WRITABLE, act),
+            Io::Unix(stream) => stream.try_io(Interest::WRITABLE, act),
+        }
+    }
+
     /// Takes the connection out of the event loop, with its descriptor still non-blocking.
     ///
     /// # Errors

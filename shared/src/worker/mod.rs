@@ -104,6 +104,18 @@ impl Worker {
         Ok((worker, acceptors))
     }
 
+    /// As [`Self::start`], for a worker that gives the sockets to another program to accept from. It has no
+    /// acceptor, so what the front is told follows its orders at once.
+    ///
+    /// # Errors
+    /// [`StartFailed`]; the process should exit then.
+    pub async fn start_for_another(
+        addresses: &[Address],
+    ) -> Result<(Self, Vec<Arc<ListeningSocket>>), StartFailed> {
+        let (worker, sockets, _) = Self::open(addresses).await?;
+        Ok((worker, sockets))
+    }
+
     async fn open(
         addresses: &[Address],
     ) -> Result<(Self, Vec<Arc<ListeningSocket>>, Places), StartFailed> {
@@ -264,6 +276,15 @@ impl Worker {
         self.say(ToFront::Drained(drained)).await;
         drop(self.outbox);
         // A front that no longer listens learns it from the exit.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.conversation).await;
+    }
+
+    /// Says that this worker cannot do what it was started for, in a sentence for the operator, and lets go of the
+    /// front, which ends it and everything in its process group. The process should exit next.
+    pub async fn refuse(self, reason: impl Into<String>) {
+        self.say(ToFront::Refuse { reason: reason.into() }).await;
+        drop(self.outbox);
+        // As in `leave`.
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.conversation).await;
     }
 
