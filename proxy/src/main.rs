@@ -1,5 +1,6 @@
 //! `holdfast`: the process that holds the port, and the commands that speak to it.
 
+mod adapter;
 mod asked;
 mod cli;
 mod control;

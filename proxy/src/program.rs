@@ -19,6 +19,8 @@ const BUNDLED: &str = "holdfast-worker";
 /// A program with its arguments and what its environment has beyond the front's.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Program {
+    /// The adapter that runs it and its words, when it is not a worker itself.
+    pub(crate) adapter: Vec<OsString>,
     pub(crate) path: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: Vec<(OsString, OsString)>,
@@ -49,11 +51,12 @@ impl Program {
     /// The worker beside this binary.
     pub(crate) fn bundled() -> io::Result<Self> {
         let path = std::env::current_exe()?.with_file_name(BUNDLED);
-        Ok(Self { path, arguments: Vec::new(), environment: Vec::new() })
+        Ok(Self { adapter: Vec::new(), path, arguments: Vec::new(), environment: Vec::new() })
     }
 
     fn changed(&self, change: ProgramChange) -> Self {
         Self {
+            adapter: self.adapter.clone(),
             path: change.path.unwrap_or_else(|| self.path.clone()),
             arguments: change.arguments.unwrap_or_else(|| self.arguments.clone()),
             environment: change.environment.unwrap_or_else(|| self.environment.clone()),
@@ -211,6 +214,7 @@ mod tests {
     #[test]
     fn the_same_program_has_the_same_id() {
         let program = |path: &str| Program {
+            adapter: vec![],
             path: path.into(),
             arguments: vec!["a".into()],
             environment: vec![],

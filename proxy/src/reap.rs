@@ -48,9 +48,9 @@ pub(crate) fn children() -> Vec<Pid> {
         .collect()
 }
 
-/// The fourth field of `/proc/<pid>/stat`, after a name that may itself hold spaces and
+/// The parent of a process: the fourth field of `/proc/<pid>/stat`, after a name that may itself hold spaces and
 /// parentheses (proc_pid_stat(5)).
-fn parent_of(pid: i32) -> Option<i32> {
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = &stat[stat.rfind(')')? + 1..];
     after_name.split_whitespace().nth(1)?.parse().ok()

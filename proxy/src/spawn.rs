@@ -45,7 +45,14 @@ pub(crate) enum SpawnFailed {
 pub(crate) fn spawn(program: &Program, log_file: Option<&Path>) -> Result<Spawned, SpawnFailed> {
     let path = program.resolve().map_err(|source| SpawnFailed::Find { source })?;
     let (ours, theirs) = link::pair().map_err(|source| SpawnFailed::Link { source })?;
-    let mut command = Command::new(&path);
+    let mut command = match program.adapter.split_first() {
+        None => Command::new(&path),
+        Some((adapter, words)) => {
+            let mut command = Command::new(adapter);
+            command.args(words).arg("--").arg(&path);
+            command
+        }
+    };
     command.args(&program.arguments).process_group(0).stdin(Stdio::from(theirs));
     if let Some(log_file) = log_file {
         let (out, err) = open_log(log_file)

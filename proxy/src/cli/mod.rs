@@ -3,8 +3,10 @@
 //! Exit codes: 0 done · 1 it failed, and stderr says why · 3 a takeover was committed and its drain
 //! cut something · 64 the command line is wrong · 78 the configuration cannot be used (sysexits(3)).
 
+mod adapter;
 mod drain;
 mod healthcheck;
+mod log;
 mod run;
 mod status;
 mod stop;
@@ -19,6 +21,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use handoff::chain;
 
+use crate::adapter::AdapterFailed;
+use crate::adapter::stage::Stage;
 use crate::control::client::AskFailed;
 
 /// The exit code of a command line that cannot be understood: EX_USAGE.
@@ -47,6 +51,9 @@ enum Command {
     Status(status::Status),
     Stop(stop::Stop),
     Healthcheck(healthcheck::Healthcheck),
+    Adapter(Box<adapter::Adapter>),
+    #[command(hide = true)]
+    AdapterStage(Stage),
 }
 
 /// Where the front's control socket is.
@@ -97,6 +104,8 @@ enum Failed {
     },
     #[error("{meant}")]
     Usage { meant: String },
+    #[error(transparent)]
+    Adapter { source: AdapterFailed },
 }
 
 impl From<AskFailed> for Failed {
@@ -113,8 +122,11 @@ impl Failed {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::NoControlPath | Self::Configuration { .. } => CONFIGURATION,
-            Self::Usage { .. } => USAGE,
-            Self::Ask { .. } | Self::Refused { .. } | Self::Runtime { .. } => 1,
+            Self::Usage { .. } | Self::Adapter { source: AdapterFailed::NoFront } => USAGE,
+            Self::Ask { .. }
+            | Self::Refused { .. }
+            | Self::Runtime { .. }
+            | Self::Adapter { .. } => 1,
         }
     }
 }
@@ -132,6 +144,10 @@ pub(crate) fn run() -> ExitCode {
             };
         }
     };
+    if let Command::AdapterStage(stage) = cli.command {
+        // A runtime would take the numbers of the descriptors that the program is to have.
+        return stage.perform();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(cli.command.perform(&cli.control)),
@@ -153,6 +169,8 @@ impl Command {
             Self::Status(status) => status.perform(control).await,
             Self::Stop(stop) => stop.perform(control).await,
             Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,
+            Self::Adapter(adapter) => adapter.perform().await,
+            Self::AdapterStage(stage) => Ok(stage.perform()),
         }
     }
 }
@@ -163,7 +181,7 @@ fn say(line: &str) {
 }
 
 /// Reads `20ms`, `3s`, `1m 30s`; a unit is always needed.
-fn duration(word: &str) -> Result<Duration, String> {
+pub(crate) fn duration(word: &str) -> Result<Duration, String> {
     humantime::parse_duration(word).map_err(|error| format!("{error}; write 20ms, 3s or 1m"))
 }
 
@@ -174,6 +192,10 @@ fn spoken(ms: u64) -> String {
         1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         _ => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
     }
+}
+
+fn configuration(source: impl std::error::Error + 'static) -> Failed {
+    Failed::Configuration { source: Box::new(source) }
 }
 
 #[cfg(test)]

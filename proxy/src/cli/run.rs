@@ -2,18 +2,19 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use handoff::socket::Address;
 use tokio::sync::mpsc;
-use tracing::level_filters::LevelFilter;
-use tracing::{error, info};
+use tracing::info;
 
-use super::{Control, Failed, duration};
+use super::log::Log;
+use super::{Control, Failed, adapter, configuration, duration};
+use crate::adapter::flags::{Flags, Kind};
+use crate::adapter::relay;
 use crate::control::server::ControlLock;
 use crate::event::{Rules, TakeoverOrder};
 use crate::front::{Front, Hangup, Settings};
@@ -80,27 +81,20 @@ pub(super) struct Run {
     #[arg(long, value_name = "N", env = "HOLDFAST_MAX_CONNECTIONS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     max_connections: Option<u64>,
-    /// How the front writes its log, on stderr
-    #[arg(long, value_name = "FORMAT", env = "HOLDFAST_LOG_FORMAT", default_value = "pretty")]
-    log_format: LogFormat,
-    /// How much the front writes in its log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "HOLDFAST_LOG_LEVEL", default_value = "info")]
-    log_level: LevelFilter,
+    #[command(flatten)]
+    log: Log,
     /// Where workers' output goes instead of the front's own stdout and stderr; opened anew at each
     /// takeover
     #[arg(long, value_name = "PATH", env = "HOLDFAST_LOG_FILE")]
     log_file: Option<PathBuf>,
+    /// Run a program that knows nothing of Holdfast, by this adapter
+    #[arg(long, value_name = "ADAPTER", env = "HOLDFAST_ADAPTER")]
+    adapter: Option<Kind>,
+    #[command(flatten)]
+    flags: Flags,
     /// The worker's program and its arguments [default: the bundled holdfast-worker]
     #[arg(last = true, value_name = "PROGRAM ARGS")]
     program: Vec<OsString>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A file mode in octal.
@@ -113,11 +107,15 @@ fn mode(word: &str) -> Result<u32, String> {
 
 impl Run {
     pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
-        self.start_log();
+        adapter::check(self.adapter, &self.flags)?;
+        self.log.start();
         // What the caller left open is not for workers.
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
         let settings = self.settings()?;
+        if self.adapter == Some(Kind::Relay) {
+            relay::check(&self.flags, &self.listen).map_err(configuration)?;
+        }
         let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
         let listeners =
             Listeners::open(&self.listen, self.shards, self.unix_mode).map_err(configuration)?;
@@ -134,15 +132,31 @@ impl Run {
             .map_err(|source| Failed::Runtime { doing: "the front could not run", source })
     }
 
-    fn settings(&self) -> Result<Settings, Failed> {
-        let program = match self.program.split_first() {
-            Some((path, arguments)) => Program {
+    fn program(&self) -> Result<Program, Failed> {
+        let adapter = match self.adapter {
+            Some(kind) => adapter::words(kind, &self.flags, &self.log)?,
+            None => Vec::new(),
+        };
+        match (self.program.split_first(), self.adapter) {
+            (Some((path, arguments)), _) => Ok(Program {
+                adapter,
                 path: path.into(),
                 arguments: arguments.to_vec(),
                 environment: Vec::new(),
-            },
-            None => Program::bundled().map_err(configuration)?,
-        };
+            }),
+            (None, None) => Program::bundled().map_err(configuration),
+            (None, Some(kind)) => {
+                let kind = kind.word();
+                let meant = format!(
+                    "--adapter {kind} needs a program: holdfast run --adapter {kind} -- PROGRAM ARGS"
+                );
+                Err(Failed::Usage { meant })
+            }
+        }
+    }
+
+    fn settings(&self) -> Result<Settings, Failed> {
+        let program = self.program()?;
         Ok(Settings {
             rules: Rules {
                 order: self.takeover_order,
@@ -158,26 +172,4 @@ impl Run {
             hangup: if File::open("/dev/tty").is_ok() { Hangup::Stop } else { Hangup::Takeover },
         })
     }
-
-    fn start_log(&self) {
-        let log = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_max_level(self.log_level)
-            .with_target(false)
-            // Where stderr is broken, complaining about it there would panic.
-            .log_internal_errors(false);
-        match self.log_format {
-            LogFormat::Pretty => {
-                let colour = std::io::stderr().is_terminal()
-                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-                log.with_ansi(colour).init();
-            }
-            LogFormat::Json => log.json().flatten_event(true).init(),
-        }
-        std::panic::set_hook(Box::new(|panic| error!(%panic, "panicked")));
-    }
-}
-
-fn configuration(source: impl std::error::Error + 'static) -> Failed {
-    Failed::Configuration { source: Box::new(source) }
 }

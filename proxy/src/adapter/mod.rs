@@ -1,0 +1,69 @@
+//! Adapters: small workers that run a program which knows nothing of Holdfast.
+//!
+//! ```text
+//! front ══ link ══ holdfast adapter KIND ── spawns, watches, stops ──► the program
+//! ```
+//!
+//! The front learns nothing new: `holdfast run --adapter KIND -- PROGRAM` has it run its own binary as the worker,
+//! which speaks the link for the program.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `flags` | what the operator says of the program |
+//! | `life` | what every adapter does: start, wait, serve, stop |
+//! | `program`, `stage` | the process: how it begins, how it ends |
+//! | `notify`, `readiness`, `census` | how it is known whether the program could serve |
+//! | `activate`, `relay` | how clients come to the program |
+
+pub(crate) mod activate;
+pub(crate) mod census;
+pub(crate) mod flags;
+mod life;
+mod notify;
+mod program;
+mod readiness;
+pub(crate) mod relay;
+pub(crate) mod stage;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use handoff::{StartFailed, limits};
+
+use self::flags::{Flags, Kind};
+use crate::reap;
+
+/// Room for descriptors that is made at once: two for each of so many connections.
+const ROOM: u64 = 1024;
+
+/// Why an adapter could not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdapterFailed {
+    #[error("an adapter is started by holdfast run --adapter, as a worker of its front")]
+    NoFront,
+    #[error("could not become a worker")]
+    Worker { source: StartFailed },
+    #[error("could not set the adapter up")]
+    SetUp { source: io::Error },
+}
+
+/// Runs `command` as one generation of a front.
+///
+/// # Errors
+/// [`AdapterFailed`]; what fails later is told the front.
+pub(crate) async fn run(
+    kind: Kind,
+    flags: &Flags,
+    command: &[OsString],
+) -> Result<ExitCode, AdapterFailed> {
+    let set_up = |source| AdapterFailed::SetUp { source };
+    reap::become_subreaper().map_err(|errno| set_up(errno.into()))?;
+    let descriptors = limits::raise_descriptor_limit().map_err(set_up)?;
+    // Without room there are pauses, and nothing worse.
+    let _ = limits::reserve_descriptors(ROOM);
+    match kind {
+        Kind::Activate => activate::run(flags, command, descriptors).await,
+        Kind::Relay => relay::run(flags, command, descriptors).await,
+    }
+}

@@ -1,0 +1,57 @@
+//! How a long-lived `holdfast` writes its log: the front, and the adapters it starts.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+
+use clap::{Args, ValueEnum};
+use tracing::error;
+use tracing::level_filters::LevelFilter;
+
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    /// How the front writes its log, on stderr
+    #[arg(long, value_name = "FORMAT", env = "HOLDFAST_LOG_FORMAT", default_value = "pretty")]
+    log_format: LogFormat,
+    /// How much the front writes in its log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "HOLDFAST_LOG_LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Log {
+    /// Begins to write it.
+    pub(super) fn start(&self) {
+        let log = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_max_level(self.log_level)
+            .with_target(false)
+            // Where stderr is broken, complaining about it there would panic.
+            .log_internal_errors(false);
+        match self.log_format {
+            LogFormat::Pretty => {
+                let colour = std::io::stderr().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+                log.with_ansi(colour).init();
+            }
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
+        std::panic::set_hook(Box::new(|panic| error!(%panic, "panicked")));
+    }
+
+    /// The words that say the same on a command line.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let format = match self.log_format {
+            LogFormat::Pretty => "pretty",
+            LogFormat::Json => "json",
+        };
+        let level = self.log_level.to_string();
+        ["--log-format".into(), format.into(), "--log-level".into(), level.into()].into()
+    }
+}
