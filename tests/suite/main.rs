@@ -3,6 +3,7 @@
 //! A file is a subject and a test's name is the claim it proves. Every front has its own directory and
 //! ports, so the tests run side by side, in any order.
 
+mod adapters;
 mod broken_log;
 mod checker;
 mod children;

@@ -286,6 +286,7 @@ fn prepare(setup: Setup, directory: &Path) -> (Command, PathBuf) {
     for (flag, value) in setup.flags {
         command.arg(flag).arg(value);
     }
+    command.args(setup.switches);
     if let Some(program) = &setup.program {
         command.arg("--").args(program.words());
     }

@@ -15,6 +15,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// The largest head that is read, in bytes.
 const LARGEST_HEAD: usize = 64 * 1024;
 
+/// The header in which a worker says which generation it is.
+pub(super) const GENERATION_HEADER: &str = "x-holdfast-generation";
+
 /// What a client sees instead of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -76,7 +79,7 @@ impl Response {
     /// When the answer does not say.
     #[must_use]
     pub fn generation(&self) -> GenerationId {
-        let word = self.header("x-holdfast-generation");
+        let word = self.header(GENERATION_HEADER);
         let word = word.unwrap_or_else(|| panic!("no generation: {:?}", self.headers));
         word.parse().expect("the header names a generation")
     }
@@ -355,7 +358,7 @@ fn parse_head(head: &[u8]) -> Result<Response, Failure> {
     let mut lines = text.split_terminator("\r\n");
     let first = lines.next().unwrap_or_default();
     let malformed = || Failure::Malformed { what: first.to_owned() };
-    let code = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    let code = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
     let headers = lines
         .filter(|line| !line.is_empty())
         .map(|line| line.split_once(':').ok_or_else(malformed))

@@ -36,6 +36,7 @@ impl Program {
 pub struct Setup {
     pub(super) listen: Listen,
     pub(super) flags: BTreeMap<String, OsString>,
+    pub(super) switches: Vec<String>,
     pub(super) program: Option<Program>,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) directory: Option<PathBuf>,
@@ -98,6 +99,13 @@ impl Setup {
     #[must_use]
     pub fn flag(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.flags.insert(name.to_owned(), value.as_ref().into());
+        self
+    }
+
+    /// Gives `holdfast run` a flag that has no value.
+    #[must_use]
+    pub fn switch(mut self, name: &str) -> Self {
+        self.switches.push(name.to_owned());
         self
     }
 

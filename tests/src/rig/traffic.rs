@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::front::Front;
-use super::http::{Failure, HttpConnection, Request, Response, ask};
+use super::http::{Failure, GENERATION_HEADER, HttpConnection, Request, Response, ask};
 use super::patience::{eventually, soon};
 
 /// How often a client of new connections, and one of a keep-alive connection, asks.
@@ -255,7 +255,10 @@ impl Book {
         match outcome {
             Ok(response) => {
                 *tally.answered.entry(kind).or_default() += 1;
-                tally.generations.insert(response.generation());
+                // Programs that know nothing of Holdfast do not say which generation they are.
+                if response.header(GENERATION_HEADER).is_some() {
+                    tally.generations.insert(response.generation());
+                }
             }
             Err(failure) => tally.failed.push((kind, failure)),
         }

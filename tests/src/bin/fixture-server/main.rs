@@ -1,0 +1,79 @@
+//! A server that knows nothing of Holdfast, and misbehaves in the ways its words say.
+//!
+//! It listens where it is told as such programs are: on descriptors (`LISTEN_FDS`, `fd:3`), on a port or a path in a
+//! variable (`PORT`, `port:HTTP_PORT`), or at an address (`at:127.0.0.1:80`).
+
+mod script;
+mod serve;
+
+use std::io::{self, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use script::{Script, Start, Terminate};
+use serve::Facts;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let script = Script::read(std::env::args().skip(1));
+    match script.start {
+        Start::Serve => {}
+        Start::Exit(code) => return ExitCode::from(code),
+        Start::Hang => std::future::pending::<()>().await,
+        Start::Fork => {
+            let rest = std::env::args().skip(1).filter(|word| word != "fork");
+            let own = std::env::current_exe().expect("this binary has a path");
+            let child = Command::new(own).args(rest).stdin(Stdio::null()).spawn();
+            note(&format!("forks {}", child.expect("this binary can be started").id()));
+            return ExitCode::SUCCESS;
+        }
+    }
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened for");
+    let mut doors = serve::open(&script).expect("it can listen where it is told");
+    let facts = Arc::new(Facts { script: script.clone(), draining: watch::Sender::new(false) });
+    let mut connections = JoinSet::new();
+    if let Some(status) = &script.status {
+        notify(&format!("STATUS={status}"));
+    }
+    if script.says_ready {
+        notify("READY=1");
+    }
+    loop {
+        tokio::select! {
+            accepted = serve::accept(&mut doors) => {
+                connections.spawn(serve::connection(accepted, Arc::clone(&facts)));
+            }
+            Some(_) = connections.join_next() => {}
+            _ = terminate.recv() => match script.terminate {
+                Terminate::Finish => break,
+                Terminate::Ignore => {}
+            }
+        }
+    }
+    drop(doors);
+    note("finishes");
+    facts.draining.send_replace(true);
+    while connections.join_next().await.is_some() {}
+    ExitCode::SUCCESS
+}
+
+/// Tells the log, where a test can wait for it.
+fn note(what: &str) {
+    // A log that cannot be written is not what is tested.
+    let _ = writeln!(io::stderr(), "fixture server {} {what}", std::process::id());
+}
+
+/// Tells whoever gave it NOTIFY_SOCKET (sd_notify(3)).
+fn notify(words: &str) {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
+    let name = name.strip_prefix('@').expect("the name is abstract");
+    let address = SocketAddr::from_abstract_name(name).expect("the name is one");
+    let socket = UnixDatagram::unbound().expect("a socket can be had");
+    socket.send_to_addr(words.as_bytes(), &address).expect("somebody listens");
+}
