@@ -29,10 +29,11 @@ use std::time::Duration;
 
 use handoff::limits::DescriptorLimits;
 use handoff::{Acceptor, Address, Connections, Peer, Report, Stream, Worker};
+use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::counts::{Counts, Open, Owed};
 use self::private::PrivateAddress;
@@ -256,8 +257,10 @@ impl Relay {
         let connected = tokio::time::timeout(self.connect_timeout, self.connect()).await;
         let program = match connected {
             Ok(Ok(program)) => program,
-            Ok(Err(error)) => return debug!(%error, "could not connect to the program"),
-            Err(_) => return debug!("the program accepts no connection"),
+            Ok(Err(error)) => return warn!(%error, "could not connect a client to the program"),
+            Err(_) => {
+                return warn!("a client was not connected to the program in time, and is let go");
+            }
         };
         let workshop = Arc::clone(&self.workshop);
         let ending =
@@ -303,9 +306,14 @@ impl Relay {
     }
 }
 
-/// Whether trying again may help.
+/// Whether trying again may help: its queue may have room again, and this process descriptors.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
+    let exhausted = error
+        .raw_os_error()
+        .map(Errno::from_raw_os_error)
+        .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE));
+    exhausted
+        || matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]
