@@ -31,6 +31,7 @@ use crate::event::{Action, Deadline, Event, Failure, Note, Order, ProgramId, Rul
 use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::listener::Listeners;
+use crate::memory;
 use crate::program::{Program, Programs};
 use crate::reap;
 use crate::signals::Signals;
@@ -294,6 +295,7 @@ impl Front {
         self.timers.remove(&Timer::LastWords(id));
         self.feed(Event::Exited { generation: id, exit, lived });
         self.workers.bury(id);
+        memory::give_back();
         true
     }
 
@@ -367,6 +369,7 @@ impl Front {
             Note::Serving(id) if !self.greeted => {
                 self.greeted = true;
                 self.greet(*id);
+                memory::give_back();
             }
             _ => {}
         }

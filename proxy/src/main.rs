@@ -13,6 +13,7 @@ mod generation;
 mod handoff;
 mod leaving;
 mod listener;
+mod memory;
 mod program;
 mod reap;
 mod signals;

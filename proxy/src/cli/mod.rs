@@ -20,6 +20,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use handoff::chain;
+use tokio::runtime::LocalOptions;
 
 use crate::adapter::AdapterFailed;
 use crate::adapter::stage::Stage;
@@ -148,7 +149,10 @@ pub(crate) fn run() -> ExitCode {
         // A runtime would take the numbers of the descriptors that the program is to have.
         return stage.perform();
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // A local one: another kind would bring the scheduler of many threads along, and libm for that.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(cli.command.perform(&cli.control)),
         Err(source) => Err(Failed::Runtime { doing: "could not start", source }),
