@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { backend } from "./backend.mjs";
 import { commandLine, prepare } from "./cli.mjs";
 import { Front } from "./front.mjs";
+import { models, prepareFor, serve } from "./models.mjs";
 import { official } from "./official.mjs";
 import { Report } from "./report.mjs";
 
@@ -23,9 +24,9 @@ const [holdfast, cache] = process.argv.slice(2);
 const report = new Report();
 
 /** Starts a front, lets clients at it while it replaces its worker, and counts how often it did. */
-async function onAFront(scene, play) {
+async function onAFront(scene, play, prepared = prepare) {
     await report.step(scene, "(takeovers, one a second)", async () => {
-        const front = await Front.start(holdfast, prepare);
+        const front = await Front.start(holdfast, prepared);
         try {
             front.beginTakeovers();
             await play(front);
@@ -40,8 +41,15 @@ async function onAFront(scene, play) {
     });
 }
 
-const { OpenAI } = createRequire(join(cache, "tools", "main.mjs"))("openai");
-await onAFront("backend", (front) => Promise.all([backend(front, report), official(front, report, OpenAI)]));
+const require = createRequire(join(cache, "tools", "main.mjs"));
+const { OpenAI } = require("openai");
+const server = await serve(require("@copilotkit/aimock"));
+const claude = join(cache, `tools/node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
+await Promise.all([
+    onAFront("models", (front) => models(front, report, OpenAI), prepareFor(server, claude)),
+    onAFront("backend", (front) => Promise.all([backend(front, report), official(front, report, OpenAI)])),
+]);
+await server.stop();
 await Promise.all(
     VERSIONS.map((client) =>
         onAFront(`openclaw ${client.version}`, (front) => {
