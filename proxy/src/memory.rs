@@ -5,10 +5,7 @@
 //!
 //! **Invariants**
 //! - It is asked when something is over, never on a way that anybody waits for.
-#![cfg_attr(
-    target_env = "gnu",
-    expect(unsafe_code, reason = "no safe crate has malloc_trim(3)")
-)]
+#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "no safe crate has malloc_trim(3)"))]
 
 #[cfg(target_env = "gnu")]
 unsafe extern "C" {

@@ -14,6 +14,7 @@
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //! | `latency` | `latency.rs` | HTTP latency around a takeover, and around a reload of its peers |
 //! | `gateway` | `gateway.rs` | a handshake, calls per second, an agent that is made to last |
+//! | `models` | `models.rs` | from a provider's first word to the client's |
 //!
 //! **Invariants**
 //! - No number fails the run for being slow: goal and result stand side by side. Only a lost request
@@ -33,6 +34,7 @@ mod http_loop;
 mod idle_websockets;
 mod latency;
 mod ledger;
+mod models;
 mod moving;
 mod open_loop;
 mod pairs;
@@ -68,10 +70,11 @@ enum Measurement {
     Wrappers,
     Latency,
     Gateway,
+    Models,
 }
 
 impl Measurement {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Takeovers,
         Self::Size,
         Self::Throughput,
@@ -81,6 +84,7 @@ impl Measurement {
         Self::Wrappers,
         Self::Latency,
         Self::Gateway,
+        Self::Models,
     ];
 
     const fn name(self) -> &'static str {
@@ -94,6 +98,7 @@ impl Measurement {
             Self::Wrappers => "wrappers",
             Self::Latency => "latency",
             Self::Gateway => "gateway",
+            Self::Models => "models",
         }
     }
 
@@ -108,6 +113,7 @@ impl Measurement {
             Self::Wrappers => wrappers::measure(report).await,
             Self::Latency => latency::measure(report, scale).await,
             Self::Gateway => gateway::measure(report).await,
+            Self::Models => models::measure(report).await,
         }
     }
 }
