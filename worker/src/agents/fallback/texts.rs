@@ -53,6 +53,7 @@ pub(super) fn failed(candidates: &[ModelRef], attempts: &[Attempt]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::{Next, Said, decide};
     use super::*;
     use crate::agents::harness::{Failure, Reason};
 
@@ -93,6 +94,50 @@ mod tests {
             failed(&three, &attempts[..2]),
             "2 models failed: claude-cli/sonnet: no output for 180 s; fake/m1: 401 invalid key; not asked: fake/m2"
         );
+    }
+
+    /// Each reason, with words as they come, and what is told of it.
+    const LINES: [(Reason, Option<u16>, &str, &str); 10] = [
+        (Reason::Timeout, None, "no answer within 600 s", "no answer within 600 s"),
+        (Reason::NoOutput, None, "no output for 180 s", "no output for 180 s"),
+        (Reason::Auth, Some(401), "invalid key", "401 invalid key"),
+        (Reason::Billing, Some(402), "payment required", "402 payment required"),
+        (Reason::RateLimit, Some(429), "slow down", "429 slow down"),
+        (Reason::Overloaded, Some(529), "overloaded", "529 overloaded"),
+        (Reason::HarnessMissing, None, "harness \"x\" is gone", "not asked: harness \"x\" is gone"),
+        (Reason::ContextOverflow, Some(400), "prompt is too long", "400 prompt is too long"),
+        (Reason::Config, None, "mcp.json is missing", "not asked: mcp.json is missing"),
+        (Reason::Unknown, Some(500), "oops", "500 oops"),
+    ];
+
+    /// Every three reasons in a row, as far as the policy goes on after each of them.
+    #[test]
+    fn whatever_fails_in_whichever_order_each_attempt_is_told_and_nothing_else() {
+        assert_eq!(LINES.map(|(reason, ..)| reason), Reason::ALL);
+        let names = ["a/1", "b/2", "c/3"];
+        let all = models(&names);
+        let ours = [Reason::HarnessMissing, Reason::Config];
+        for numbers in 0..1000 {
+            let lines = [numbers / 100, numbers / 10 % 10, numbers % 10].map(|at| LINES[at]);
+            let mut attempts = Vec::new();
+            while let Next::Ask(next) = decide(&all, &attempts, Said::Nothing) {
+                let (reason, status, words, _) = lines[next];
+                attempts.push(attempt(next, reason, status, words));
+            }
+            let asked = attempts.len();
+            let told: Vec<_> =
+                (0..asked).map(|at| format!("{}: {}", names[at], lines[at].3)).collect();
+            let has_ours = lines[..asked].iter().any(|(reason, ..)| ours.contains(reason));
+            let told = match (asked, has_ours) {
+                (1, false) => format!("a/1 failed: {}", lines[0].3),
+                (_, true) => format!("no model answered: {}", told.join("; ")),
+                (3, false) => format!("all 3 models failed: {}", told.join("; ")),
+                (_, false) => format!("{asked} models failed: {}", told.join("; ")),
+            };
+            let rest = names[asked..].join(", ");
+            let told = if rest.is_empty() { told } else { format!("{told}; not asked: {rest}") };
+            assert_eq!(failed(&all, &attempts), told);
+        }
     }
 
     #[test]

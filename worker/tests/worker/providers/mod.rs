@@ -3,6 +3,7 @@
 
 mod chosen;
 mod https;
+mod reload;
 // The same provider as the suite's and a program of its own; it needs nothing of that package.
 #[path = "../../../../tests/src/bin/fixture-provider/script.rs"]
 mod script;
