@@ -36,6 +36,8 @@ pub(crate) struct Rules {
     pub(crate) drain_timeout: Duration,
     pub(crate) stop_timeout: Duration,
     pub(crate) soak: Duration,
+    /// How long newcomers may wait while nobody accepts (`stop-first`).
+    pub(crate) hold_timeout: Duration,
 }
 
 /// How long a worker may take to begin or stop accepting once told: it is one `epoll_ctl(2)` away.
@@ -97,6 +99,10 @@ pub(crate) enum Action {
     Kill(GenerationId),
     /// Set the listeners' backlog again, which the new worker's own `listen` may have changed.
     RestoreBacklog,
+    /// Accept whoever waits and whoever comes, in order to close: nobody will serve them in time.
+    TurnAway,
+    /// Do so no more: somebody accepts.
+    TurnNobodyAway,
     /// Close every listening socket: nobody accepts any more.
     CloseListeners,
     /// Feed [`Event::Passed`] after this long, replacing an earlier one of the same name.
@@ -136,6 +142,8 @@ pub(crate) enum Deadline {
     Soaked,
     /// The pause before the next start is over.
     Respawn,
+    /// Somebody is to accept again (`stop-first`).
+    Held,
     /// Everything is to have ended.
     Stop,
 }
@@ -259,6 +267,12 @@ pub(crate) enum Note {
     Crashed { generation: GenerationId, exit: Exit },
     /// A worker will be started after this long.
     Pausing(Duration),
+    /// Nobody accepts from here on (`stop-first`).
+    HoldBegan,
+    /// Newcomers have waited for so long; they are turned away from here on.
+    HeldTooLong(Duration),
+    /// Somebody may accept again.
+    HoldEnded,
     /// A draining generation overran its deadline and was killed.
     Overran(GenerationId),
     /// A generation that had been told to go is gone.

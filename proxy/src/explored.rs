@@ -14,6 +14,7 @@ use crate::event::{
     TakeoverOrder,
 };
 use crate::generation::{Course, Generations, State};
+use crate::hold::Hold;
 use crate::takeover::Step;
 
 const MOST_LIVING: usize = 3;
@@ -27,6 +28,7 @@ fn rules(order: TakeoverOrder) -> Rules {
         drain_timeout: Duration::from_secs(30),
         stop_timeout: Duration::from_secs(30),
         soak: Duration::from_secs(1),
+        hold_timeout: Duration::from_secs(60),
     }
 }
 
@@ -46,6 +48,7 @@ struct World {
     generations: Generations,
     deadlines: BTreeSet<Deadline>,
     listening: bool,
+    turning_away: bool,
     left: bool,
 }
 
@@ -55,6 +58,7 @@ impl World {
             generations: Generations::new(rules(order), ProgramId(0)),
             deadlines: BTreeSet::new(),
             listening: true,
+            turning_away: false,
             left: false,
         };
         let actions = world.generations.start();
@@ -70,6 +74,11 @@ impl World {
                 }
                 Action::ClearDeadline(deadline) => {
                     self.deadlines.remove(deadline);
+                }
+                Action::TurnAway => self.turning_away = true,
+                Action::TurnNobodyAway => self.turning_away = false,
+                Action::Tell(_, Order::Admit) => {
+                    assert!(!self.turning_away, "admitted while newcomers are turned away");
                 }
                 Action::CloseListeners => self.listening = false,
                 Action::Leave => self.left = true,
@@ -172,7 +181,9 @@ impl World {
             Deadline::Stopped(id) => Deadline::Stopped(rename(id)),
             Deadline::Drained(id) => Deadline::Drained(rename(id)),
             Deadline::Exited(id) => Deadline::Exited(rename(id)),
-            other @ (Deadline::Soaked | Deadline::Respawn | Deadline::Stop) => other,
+            other @ (Deadline::Soaked | Deadline::Respawn | Deadline::Held | Deadline::Stop) => {
+                other
+            }
         });
         Self { deadlines: deadlines.collect(), generations: g, ..*self }
     }
@@ -186,6 +197,8 @@ impl World {
             assert_ne!(g.state(holder), Some(State::Starting), "the lease is held too early");
         }
         self.assert_every_wait_has_its_deadline();
+        assert_eq!(g.hold != Hold::None, g.holds(), "a hold that nobody minds");
+        assert_eq!(g.hold == Hold::TurnedAway, self.turning_away);
         if g.course == Course::Leaving {
             assert!(self.left == g.living.is_empty());
         } else {
@@ -228,6 +241,9 @@ impl World {
                 wanted.insert(Deadline::Stop);
             }
             _ => {}
+        }
+        if g.hold == Hold::Held {
+            wanted.insert(Deadline::Held);
         }
         assert_eq!(self.deadlines, wanted, "deadlines set, and deadlines needed");
     }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Invariants**
-//! - It never calls `accept`, and never reads a byte a client sent.
+//! - It never reads a byte a client sent, and accepts only to close what has waited too long (`hold.rs`).
 //! - Only this task changes anything; everybody else sends it a message.
 //! - It waits for nobody: an order goes to a queue, an answer is an event, silence is a deadline.
 
@@ -20,9 +20,7 @@ use std::time::{Duration, Instant};
 
 use ::handoff::fault::{self, Point};
 use ::handoff::message::{GenerationId, Hello, PROTOCOL, SocketEntry, ToFront, ToWorker, millis};
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tokio::signal::unix::Signal as SignalStream;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -37,14 +35,13 @@ use crate::reap;
 use crate::signals::Signals;
 use crate::spawn;
 use crate::story::{Farewell, Story};
+use crate::turning_away::TurningAway;
 use crate::workers::Workers;
 
 /// How many words of workers may wait for the front.
 const WORD_QUEUE: usize = 64;
 /// How long a dead worker's link is still listened to, for what it said last.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long adopted processes may take to end once asked to.
-const DESCENDANTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Descriptors a successor needs beside one for each of the incumbent's connections.
 const SPARE_DESCRIPTORS: u64 = 300;
 
@@ -90,6 +87,7 @@ pub(crate) struct Front {
     pub(crate) story: Story,
     pub(crate) started_at: Instant,
     words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
+    pub(crate) turning_away: Option<TurningAway>,
     greeted: bool,
     leaving: bool,
 }
@@ -107,6 +105,7 @@ impl Front {
             story: Story::new(),
             started_at: Instant::now(),
             words: mpsc::channel(WORD_QUEUE),
+            turning_away: None,
             greeted: false,
             leaving: false,
         }
@@ -165,6 +164,13 @@ impl Front {
                 }
                 Action::Kill(id) => self.workers.kill(id),
                 Action::RestoreBacklog => self.restore_backlog(),
+                Action::TurnAway => {
+                    self.turning_away = self.listeners.as_deref().map(TurningAway::from);
+                }
+                Action::TurnNobodyAway => {
+                    let turned_away = self.turning_away.take();
+                    self.story.turned_away(turned_away.map_or(0, |away| away.count()));
+                }
                 Action::CloseListeners => {
                     if self.listeners.take().is_some() {
                         info!("no longer listening");
@@ -399,25 +405,6 @@ impl Front {
     pub(crate) fn remaining(&self, deadline: Deadline) -> Option<Duration> {
         let at = self.timers.get(&Timer::Policy(deadline))?;
         Some(at.saturating_duration_since(Instant::now()))
-    }
-
-    /// Ends what workers left behind and the front adopted: politely, then not.
-    async fn end_descendants(&self, child: &mut SignalStream) {
-        for (signal, patience) in
-            [(Signal::SIGTERM, DESCENDANTS_TIMEOUT), (Signal::SIGKILL, DESCENDANTS_TIMEOUT)]
-        {
-            let deadline = tokio::time::Instant::now() + patience;
-            loop {
-                while reap::ended().and_then(reap::reap).is_some() {}
-                if reap::children().is_empty() {
-                    return;
-                }
-                reap::signal_children(signal);
-                if tokio::time::timeout_at(deadline, child.recv()).await.is_err() {
-                    break;
-                }
-            }
-        }
     }
 }
 

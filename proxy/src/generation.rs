@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Events come in, actions go out; `front.rs` performs them. The same machine goes on in
-//! `takeover.rs` (an incumbent and a successor), `failing.rs` (what goes wrong), `leaving.rs` (the front
-//! stops) and `steps.rs` (what each of them is made of).
+//! `takeover.rs` (an incumbent and a successor), `hold.rs` (nobody accepts), `failing.rs` (what goes wrong),
+//! `leaving.rs` (the front stops) and `steps.rs` (what each of them is made of).
 //!
 //! **Invariants** (each explored in `explored.rs` over every reachable state × every event)
 //! - At most one generation holds the writer lease.
@@ -31,6 +31,7 @@ use crate::event::{
     Action, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit, Failure, Note,
     Order, ProgramId, Rules, TakeoverDenied, TakeoverNumber,
 };
+use crate::hold::Hold;
 use crate::takeover::{Step, Takeover};
 
 /// What one generation is doing.
@@ -125,6 +126,7 @@ pub(crate) struct Generations {
     /// Starts in a row that ended before they had served for
     /// [`SHORT_LIFE`](crate::event::SHORT_LIFE).
     pub(crate) short_lives: u32,
+    pub(crate) hold: Hold,
 }
 
 impl Generations {
@@ -141,6 +143,7 @@ impl Generations {
             epoch: 0,
             takeovers: TakeoverNumber(0),
             short_lives: 0,
+            hold: Hold::None,
         }
     }
 
@@ -148,6 +151,7 @@ impl Generations {
     pub(crate) fn start(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         self.launch_current(&mut actions);
+        self.mind_hold(&mut actions);
         actions
     }
 
@@ -170,6 +174,7 @@ impl Generations {
         self.pending = Some(wanted);
         let mut actions = Vec::new();
         self.begin_pending(&mut actions);
+        self.mind_hold(&mut actions);
         if self.pending.is_none() {
             return Ok((self.takeovers, actions));
         }
@@ -225,6 +230,7 @@ impl Generations {
             Event::Passed(Deadline::Drained(id)) => self.on_overran(id, a),
             Event::Passed(Deadline::Exited(id)) => self.on_not_exited(id, a),
             Event::Passed(Deadline::Soaked) => self.on_soaked(a),
+            Event::Passed(Deadline::Held) => self.on_held_too_long(a),
             Event::Passed(Deadline::Respawn) => {
                 if self.course == Course::Pausing {
                     self.launch_current(a);
@@ -236,6 +242,7 @@ impl Generations {
                 }
             }
         }
+        self.mind_hold(&mut actions);
         actions
     }
 

@@ -33,6 +33,7 @@ impl Generations {
             }
         }
         self.advance_leaving(&mut actions);
+        self.mind_hold(&mut actions);
         actions
     }
 
@@ -49,6 +50,7 @@ impl Generations {
             self.kill(id, &mut actions);
         }
         self.advance_leaving(&mut actions);
+        self.mind_hold(&mut actions);
         actions
     }
 

@@ -11,6 +11,7 @@ use crate::control::protocol::{
 use crate::event::Deadline;
 use crate::front::Front;
 use crate::generation::Course;
+use crate::turning_away::TurningAway;
 
 /// The version of the status document.
 const SCHEMA: u32 = 1;
@@ -48,6 +49,8 @@ impl Front {
             stopping: self.generations.course == Course::Leaving,
             takeovers: self.story.counts(),
             crashes: self.story.crashes(),
+            turned_away: self.story.all_turned_away()
+                + self.turning_away.as_ref().map_or(0, TurningAway::count),
         }
     }
 

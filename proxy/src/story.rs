@@ -28,6 +28,15 @@ pub(crate) struct Story {
     failure: Option<Failure>,
     counts: TakeoverCounts,
     crashes: u64,
+    hold: Option<Held>,
+    turned_away: u64,
+}
+
+/// A time in which nobody accepts.
+#[derive(Debug)]
+struct Held {
+    began_at: Instant,
+    turned_away: u64,
 }
 
 #[derive(Debug)]
@@ -50,6 +59,9 @@ struct Record {
     drained: Option<Drained>,
     /// Connections that had moved to a successor that failed.
     lost: Connections,
+    /// How long nobody accepted at most, in ms, and whom that was too long for.
+    held_ms: Option<u64>,
+    turned_away: u64,
 }
 
 /// What the front still knows of a generation that is gone.
@@ -70,6 +82,8 @@ impl Story {
             failure: None,
             counts: TakeoverCounts::default(),
             crashes: 0,
+            hold: None,
+            turned_away: 0,
         }
     }
 
@@ -83,6 +97,11 @@ impl Story {
 
     pub(crate) fn counts(&self) -> TakeoverCounts {
         self.counts
+    }
+
+    /// Connections that were turned away, in all holds that are over.
+    pub(crate) fn all_turned_away(&self) -> u64 {
+        self.turned_away
     }
 
     pub(crate) fn crashes(&self) -> u64 {
@@ -102,6 +121,8 @@ impl Story {
             closed: record.drained.map(|drained| drained.closed),
             cut: record.drained.map(|drained| drained.cut),
             lost: (record.outcome == Outcome::RolledBack).then_some(record.lost),
+            held_ms: record.held_ms,
+            turned_away: record.turned_away,
         })
     }
 
@@ -171,6 +192,13 @@ impl Story {
             Note::Pausing(pause) => {
                 warn!(pause_ms = millis(*pause), "the next start waits");
             }
+            Note::HoldBegan => {
+                self.hold = Some(Held { began_at: Instant::now(), turned_away: 0 });
+            }
+            Note::HeldTooLong(limit) => {
+                warn!(held_ms = millis(*limit), "nobody accepts: newcomers are turned away");
+            }
+            Note::HoldEnded => self.hold_ended(),
             Note::Overran(id) => warn!(generation = %id, "overran its drain and was killed"),
             Note::Gone { generation, exit } => self.gone(*generation, *exit, farewell),
         }
@@ -200,7 +228,30 @@ impl Story {
             phases: Phases::default(),
             drained: None,
             lost: Connections::default(),
+            held_ms: None,
+            turned_away: 0,
         });
+    }
+
+    /// Somebody accepts again, and so many had waited too long for that.
+    pub(crate) fn turned_away(&mut self, connections: u64) {
+        warn!(connections, "nobody is turned away any more");
+        self.turned_away += connections;
+        if let Some(hold) = &mut self.hold {
+            hold.turned_away = connections;
+        }
+    }
+
+    fn hold_ended(&mut self) {
+        let Some(hold) = self.hold.take() else { return };
+        let elapsed_ms = millis(hold.began_at.elapsed());
+        // The first start has no takeover.
+        if let Some(record) = &mut self.running {
+            record.held_ms = record.held_ms.max(Some(elapsed_ms));
+            record.turned_away += hold.turned_away;
+            info!(elapsed_ms, "newcomers were held");
+            self.send_running(Answer::Held { elapsed_ms, turned_away: hold.turned_away });
+        }
     }
 
     /// What the incumbent of the running takeover had given to a successor that is gone.

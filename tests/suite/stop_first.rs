@@ -81,6 +81,42 @@ async fn what_is_unfinished_at_the_deadline_does_not_hold_the_successor_up() {
 }
 
 #[tokio::test]
+async fn who_waits_longer_than_the_hold_timeout_is_turned_away_and_counted() {
+    let front = Front::with(|s| {
+        good(s).switch("--exclusive").flag("--hold-timeout", "1s").flag("--ready-timeout", "20s")
+    })
+    .await;
+    // A machine that is busy may have held somebody at the front's own start.
+    let before = front.status().await.turned_away;
+    let gate = Gate::closed();
+    let mut takeover = front.begin_takeover_to(&fixture([gate.word("ready-once")]));
+    takeover.until("started").await;
+    let mut early = HttpConnection::open(&front.address()).await.expect("the port is open");
+    assert!(early.receive().await.is_err(), "it was not closed");
+    let mut late = HttpConnection::open(&front.address()).await.expect("the port is open");
+    assert!(late.receive().await.is_err(), "it was not closed");
+    front.until("both are counted", |s| s.turned_away == before + 2).await;
+    gate.open();
+    let takeover = takeover.end().await;
+    takeover.assert_committed();
+    assert_eq!(takeover.event("held").unwrap()["turned_away"], 2);
+    let answer = ask(&front.address(), Request::get("/")).await.unwrap();
+    assert_eq!(answer.generation(), generation(2));
+    assert_eq!(front.status().await.turned_away, before + 2);
+}
+
+#[tokio::test]
+async fn a_takeover_tells_how_long_newcomers_waited_and_a_rolled_back_one_too() {
+    let front = Front::with(|s| good(s).switch("--exclusive")).await;
+    for (program, code) in [("serve", 0), ("exit:3", 1)] {
+        let takeover = front.takeover_to(&fixture([program])).await;
+        assert_eq!(takeover.code, code, "{takeover:?}");
+        let held = takeover.event("held").unwrap_or_else(|| panic!("none: {takeover:?}"));
+        assert!(held["elapsed_ms"].is_u64() && held["turned_away"] == 0, "{held}");
+    }
+}
+
+#[tokio::test]
 async fn newcomers_of_the_bundled_worker_wait_and_are_all_answered() {
     let front = Front::with(|s| quick(s).flag("--takeover-order", "stop-first")).await;
     let traffic = Traffic::to(&front).with_new();

@@ -26,6 +26,29 @@ async fn values_that_make_no_sense_are_mistakes_of_usage() {
 }
 
 #[tokio::test]
+async fn check_says_what_run_would_and_what_clients_would_notice() {
+    let front = Front::with(good).await;
+    let program = fixture(["serve"]).words()[0].clone().into_string().unwrap();
+    let check = async |words: &[&str]| front.run(&[&["check"], words].concat()).await;
+    let outcome = check(&["--exclusive", "--", &program]).await;
+    outcome.assert_code(0);
+    for words in ["warning: ", "1m 30s", "--drain-timeout", "--ready-timeout", "--hold-timeout"] {
+        assert!(outcome.output.contains(words), "no {words:?}: {outcome:?}");
+    }
+    let short = ["--exclusive", "--drain-timeout", "10s", "--ready-timeout", "20s", "--", &program];
+    for words in [&["--", &program][..], &short] {
+        let outcome = check(words).await;
+        outcome.assert_code(0);
+        assert!(!outcome.output.contains("warning"), "{outcome:?}");
+    }
+    check(&["--", "/nonexistent/program"]).await.assert_code(78);
+    check(&["--adapter", "relay"]).await.assert_code(64);
+    check(&["--exclusive", "--takeover-order", "start-first", "--", &program])
+        .await
+        .assert_code(64);
+}
+
+#[tokio::test]
 async fn a_subcommand_that_does_not_exist_is_a_mistake_of_usage() {
     let front = Front::with(good).await;
     front.run(&["explode"]).await.assert_code(64);

@@ -4,6 +4,7 @@
 //! cut something · 64 the command line is wrong · 78 the configuration cannot be used (sysexits(3)).
 
 mod adapter;
+mod check;
 mod drain;
 mod healthcheck;
 mod log;
@@ -47,6 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Check(Box<check::Check>),
     Takeover(takeover::Takeover),
     Drain(drain::Drain),
     Status(status::Status),
@@ -168,6 +170,7 @@ impl Command {
     async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         match self {
             Self::Run(run) => run.perform(control).await,
+            Self::Check(check) => check.perform(control),
             Self::Takeover(takeover) => takeover.perform(control).await,
             Self::Drain(drain) => drain.perform(control).await,
             Self::Status(status) => status.perform(control).await,

@@ -11,6 +11,7 @@ use handoff::socket::Address;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use super::check::Warning;
 use super::log::Log;
 use super::{Control, Failed, adapter, configuration, duration};
 use crate::adapter::flags::{Flags, Kind};
@@ -77,6 +78,14 @@ pub(super) struct Run {
         default_value = "start-first"
     )]
     takeover_order: TakeoverOrder,
+    /// The program allows one instance of itself: the same as --takeover-order stop-first
+    #[arg(long, env = "HOLDFAST_EXCLUSIVE", conflicts_with = "takeover_order")]
+    exclusive: bool,
+    /// How long clients may wait in the kernel's queue while nobody accepts, with stop-first. Longer ones
+    /// are accepted and closed, and counted
+    #[arg(long, value_name = "TIME", env = "HOLDFAST_HOLD_TIMEOUT", default_value = "60s")]
+    #[arg(value_parser = duration)]
+    hold_timeout: Duration,
     /// The most connections a worker may hold open; more wait in the kernel's queue
     #[arg(long, value_name = "N", env = "HOLDFAST_MAX_CONNECTIONS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
@@ -107,15 +116,13 @@ fn mode(word: &str) -> Result<u32, String> {
 
 impl Run {
     pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
-        adapter::check(self.adapter, &self.flags)?;
+        self.check_flags()?;
         self.log.start();
         // What the caller left open is not for workers.
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
         let settings = self.settings()?;
-        if self.adapter == Some(Kind::Relay) {
-            relay::check(&self.flags, &self.listen).map_err(configuration)?;
-        }
+        self.check_addresses()?;
         let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
         let listeners =
             Listeners::open(&self.listen, self.shards, self.unix_mode).map_err(configuration)?;
@@ -130,6 +137,35 @@ impl Run {
         outcome
             .map(|()| ExitCode::SUCCESS)
             .map_err(|source| Failed::Runtime { doing: "the front could not run", source })
+    }
+
+    /// Whether a front could be started with this, as far as can be told without starting one.
+    pub(super) fn check(&self, control: &Control) -> Result<(), Failed> {
+        self.check_flags()?;
+        let program = self.program()?;
+        self.check_addresses()?;
+        control.path()?;
+        program.resolve().map_err(configuration)?;
+        Ok(())
+    }
+
+    fn check_flags(&self) -> Result<(), Failed> {
+        adapter::check(self.adapter, &self.flags)
+    }
+
+    fn check_addresses(&self) -> Result<(), Failed> {
+        match self.adapter {
+            Some(Kind::Relay) => relay::check(&self.flags, &self.listen).map_err(configuration),
+            Some(Kind::Activate) | None => Ok(()),
+        }
+    }
+
+    /// What works, and clients may notice.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let (stop, ready, hold) = (self.drain_timeout, self.ready_timeout, self.hold_timeout);
+        let one_at_a_time = self.order() == TakeoverOrder::StopFirst;
+        let long = one_at_a_time && stop + ready > hold;
+        long.then_some(Warning::LongHold { stop, ready, hold }).into_iter().collect()
     }
 
     fn program(&self) -> Result<Program, Failed> {
@@ -155,15 +191,20 @@ impl Run {
         }
     }
 
+    const fn order(&self) -> TakeoverOrder {
+        if self.exclusive { TakeoverOrder::StopFirst } else { self.takeover_order }
+    }
+
     fn settings(&self) -> Result<Settings, Failed> {
         let program = self.program()?;
         Ok(Settings {
             rules: Rules {
-                order: self.takeover_order,
+                order: self.order(),
                 ready_timeout: self.ready_timeout,
                 drain_timeout: self.drain_timeout,
                 stop_timeout: self.stop_timeout.unwrap_or(self.drain_timeout),
                 soak: self.soak,
+                hold_timeout: self.hold_timeout,
             },
             program,
             max_connections: self.max_connections,

@@ -117,6 +117,10 @@ fn tables(status: &Document) -> String {
         NextTakeover::AfterThisOne => "next takeover: when this start is over".to_owned(),
         NextTakeover::Never => "next takeover: never, the front stops".to_owned(),
     });
+    if status.turned_away > 0 {
+        let count = status.turned_away;
+        lines.push(format!("{count} connections waited too long for a worker, and were closed"));
+    }
     lines.push(format!(
         "takeovers: {} committed, {} rolled back · crashes: {}",
         status.takeovers.committed, status.takeovers.rolled_back, status.crashes
@@ -174,6 +178,12 @@ fn last_takeover(last: &LastTakeover) -> String {
         ("cut", last.cut),
         ("lost", last.lost),
     ];
+    if let Some(ms) = last.held_ms {
+        line.push_str(&format!(" · newcomers held {}", spoken(ms)));
+    }
+    if last.turned_away > 0 {
+        line.push_str(&format!(" · turned away {}", last.turned_away));
+    }
     for (what, connections) in counts {
         if let Some(connections) = connections {
             line.push_str(&format!(" · {what} {}", connections.total()));

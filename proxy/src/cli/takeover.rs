@@ -164,6 +164,13 @@ fn spoken_answer(answer: &Answer) -> Option<String> {
         Answer::RolledBack { lost, .. } if lost.total() > 0 => {
             format!("rolled back: {} connections had moved, and were lost", lost.total())
         }
+        Answer::Held { elapsed_ms, turned_away: 0 } => {
+            format!("newcomers waited {} at most", spoken(*elapsed_ms))
+        }
+        Answer::Held { elapsed_ms, turned_away } => format!(
+            "nobody accepted for {}: {turned_away} newcomers waited too long, and were closed",
+            spoken(*elapsed_ms)
+        ),
         Answer::Drained { generation, moved, finished, closed, cut, .. } => format!(
             "{generation} drained: moved {} · finished {} · closed {} · cut {}",
             moved.total(),

@@ -83,6 +83,8 @@ pub(crate) enum Answer {
         in_flight: u64,
         oldest: Option<OldestWork>,
     },
+    /// Somebody accepts again (`stop-first`): how long nobody did, and how many waited too long for it.
+    Held { elapsed_ms: u64, turned_away: u64 },
     /// The incumbent is gone.
     Drained {
         generation: GenerationId,
@@ -134,6 +136,9 @@ pub(crate) struct Status {
     pub(crate) stopping: bool,
     pub(crate) takeovers: TakeoverCounts,
     pub(crate) crashes: u64,
+    /// Connections that had waited too long for somebody to accept, and were closed.
+    #[serde(default)]
+    pub(crate) turned_away: u64,
 }
 
 /// The front's own process.
@@ -197,6 +202,12 @@ pub(crate) struct LastTakeover {
     /// Of one that was rolled back: what had moved to the successor, and ended with it.
     #[serde(default)]
     pub(crate) lost: Option<Connections>,
+    /// With `stop-first`: how long newcomers waited at most, in ms.
+    #[serde(default)]
+    pub(crate) held_ms: Option<u64>,
+    /// With `stop-first`: connections that had waited too long, and were closed.
+    #[serde(default)]
+    pub(crate) turned_away: u64,
 }
 
 /// When each phase was reached, in ms since the takeover began.

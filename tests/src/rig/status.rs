@@ -24,6 +24,8 @@ pub struct Status {
     pub stopping: bool,
     pub takeovers: Counts,
     pub crashes: u64,
+    #[serde(default)]
+    pub turned_away: u64,
 }
 
 /// The front itself.

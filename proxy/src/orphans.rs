@@ -1,0 +1,36 @@
+//! What workers left behind: the front is a subreaper, so whoever loses its parent below becomes its child.
+//!
+//! **Invariants**
+//! - A front that stops leaves nobody behind.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::signal::unix::Signal as SignalStream;
+
+use crate::front::Front;
+use crate::reap;
+
+/// How long adopted processes may take to end once asked to.
+const DESCENDANTS_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Front {
+    /// Ends what workers left behind and the front adopted: politely, then not.
+    pub(crate) async fn end_descendants(&self, child: &mut SignalStream) {
+        for (signal, patience) in
+            [(Signal::SIGTERM, DESCENDANTS_TIMEOUT), (Signal::SIGKILL, DESCENDANTS_TIMEOUT)]
+        {
+            let deadline = tokio::time::Instant::now() + patience;
+            loop {
+                while reap::ended().and_then(reap::reap).is_some() {}
+                if reap::children().is_empty() {
+                    return;
+                }
+                reap::signal_children(signal);
+                if tokio::time::timeout_at(deadline, child.recv()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
