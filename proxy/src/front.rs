@@ -279,11 +279,12 @@ impl Front {
     fn on_children(&mut self) {
         while let Some(pid) = reap::ended() {
             let worker = self.workers.with_pid(pid);
-            // What one that was never trusted had started goes with it.
-            if worker.is_some_and(|id| !self.generations.is_trusted(id)) {
+            // What one that was never trusted had started goes with it, and a program with its adapter.
+            if worker.is_some_and(|id| !self.generations.is_trusted(id) || self.runs_adapters()) {
                 spawn::kill_group(pid);
             }
             let Some(exit) = reap::reap(pid) else { return };
+            self.end_strays();
             let Some(id) = worker else {
                 debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
                 continue;
@@ -293,6 +294,10 @@ impl Front {
                 self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
             }
         }
+    }
+
+    pub(crate) fn runs_adapters(&self) -> bool {
+        !self.settings.program.adapter.is_empty()
     }
 
     /// Tells the policy of a worker's end, once the process is reaped and its last words are heard.

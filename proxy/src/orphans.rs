@@ -2,11 +2,13 @@
 //!
 //! **Invariants**
 //! - A front that stops leaves nobody behind.
+//! - A program never outlives its adapter, whatever process groups it made.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::signal::unix::Signal as SignalStream;
+use tracing::warn;
 
 use crate::front::Front;
 use crate::reap;
@@ -15,6 +17,20 @@ use crate::reap;
 const DESCENDANTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Front {
+    /// Ends what an adapter left behind that was killed. While it lives whoever is orphaned below it is its own child,
+    /// so those that are the front's have no adapter any more, and would go on accepting.
+    pub(crate) fn end_strays(&self) {
+        if !self.runs_adapters() {
+            return;
+        }
+        for pid in reap::children() {
+            if self.workers.with_pid(pid).is_none() {
+                warn!(pid = pid.as_raw(), "a process is ended that has no adapter any more");
+                reap::end(pid);
+            }
+        }
+    }
+
     /// Ends what workers left behind and the front adopted: politely, then not.
     pub(crate) async fn end_descendants(&self, child: &mut SignalStream) {
         for (signal, patience) in

@@ -56,6 +56,12 @@ pub(crate) fn parent_of(pid: i32) -> Option<i32> {
     after_name.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Ends a child at once; its own children become this process's then.
+pub(crate) fn end(pid: Pid) {
+    // One that ended meanwhile is what was wanted.
+    let _ = kill(pid, Signal::SIGKILL);
+}
+
 /// Sends `signal` to every child.
 pub(crate) fn signal_children(signal: Signal) {
     for pid in children() {

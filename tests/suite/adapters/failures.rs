@@ -155,6 +155,21 @@ async fn a_program_goes_with_its_adapter() {
 }
 
 #[tokio::test]
+async fn what_a_program_set_apart_goes_with_its_adapter_too() {
+    for setup in [(|s| activated(s, ["apart", "fd:{fd}", "ready"])) as fn(Setup) -> Setup, |s| {
+        relayed(s, ["apart", "port:PORT"])
+    }] {
+        let front = Front::with(setup).await;
+        let apart = answering(&front).await;
+        assert_eq!(apart.group(), Some(apart.pid()));
+        front.serving().await.worker().unwrap().signal(Signal::SIGKILL);
+        front.until("the next one serves", |s| s.is_settled() && s.crashes == 1).await;
+        eventually("it is gone", async || apart.is_gone().then_some(())).await;
+        assert_eq!(super::get(&front, "/").await.generation(), generation(2));
+    }
+}
+
+#[tokio::test]
 async fn a_program_under_an_adapter_stays_under_it_when_it_is_replaced_by_another() {
     let front = Front::with(relay).await;
     front.takeover_to(&server(["port:PORT", "status:other"])).await.assert_committed();

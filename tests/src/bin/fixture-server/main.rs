@@ -7,6 +7,7 @@ mod script;
 mod serve;
 
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
@@ -25,11 +26,15 @@ async fn main() -> ExitCode {
         Start::Exit(code) => return ExitCode::from(code),
         Start::Hang => std::future::pending::<()>().await,
         Start::Fork => {
-            let rest = std::env::args().skip(1).filter(|word| word != "fork");
-            let own = std::env::current_exe().expect("this binary has a path");
-            let child = Command::new(own).args(rest).stdin(Stdio::null()).spawn();
-            note(&format!("forks {}", child.expect("this binary can be started").id()));
+            #[expect(clippy::zombie_processes, reason = "it is to be left behind")]
+            let child = again("fork").spawn().expect("this binary can be started");
+            note(&format!("forks {}", child.id()));
             return ExitCode::SUCCESS;
+        }
+        Start::Apart => {
+            let child = again("apart").process_group(0).status();
+            let code = child.expect("this binary can be started").code();
+            return ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
     }
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened for");
@@ -59,6 +64,13 @@ async fn main() -> ExitCode {
     facts.draining.send_replace(true);
     while connections.join_next().await.is_some() {}
     ExitCode::SUCCESS
+}
+
+/// This server once more, without this word.
+fn again(without: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
+    command.args(std::env::args().skip(1).filter(|word| word != without)).stdin(Stdio::null());
+    command
 }
 
 /// Tells the log, where a test can wait for it.

@@ -7,6 +7,7 @@
 //! | `status:WORDS` | says `STATUS=WORDS` |
 //! | `exit:N`, `hang` | does that instead of listening |
 //! | `fork` | goes on in a child, and exits 0 |
+//! | `apart` | goes on in a child with a process group of its own, and waits for it |
 //! | `never-accept` | listens and does not accept |
 //! | `ignore-term` | does not end at SIGTERM |
 //! | `echo` | sends back every byte, and `bye` after the last |
@@ -43,6 +44,7 @@ pub(crate) enum Start {
     Exit(u8),
     Hang,
     Fork,
+    Apart,
 }
 
 /// What SIGTERM does.
@@ -94,6 +96,7 @@ impl Script {
             "exit" => self.start = Start::Exit(value.parse().expect("a code")),
             "hang" => self.start = Start::Hang,
             "fork" => self.start = Start::Fork,
+            "apart" => self.start = Start::Apart,
             "never-accept" => self.accepts = false,
             "ignore-term" => self.terminate = Terminate::Ignore,
             "echo" => self.speaks = Speaks::Echo,
