@@ -125,6 +125,7 @@ impl Front {
             tokio::select! {
                 _ = signals.child.recv() => self.on_children(),
                 _ = signals.takeover.recv() => self.on_takeover_signal("SIGUSR1"),
+                _ = signals.restart.recv() => self.on_takeover_signal("SIGUSR2"),
                 _ = signals.hangup.recv() => match self.settings.hangup {
                     Hangup::Takeover => self.on_takeover_signal("SIGHUP"),
                     Hangup::Stop => self.stop(),

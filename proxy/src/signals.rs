@@ -8,6 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct Signals {
     pub(crate) child: Signal,
     pub(crate) takeover: Signal,
+    /// What OpenClaw's later releases are restarted by; unheeded it would end the front.
+    pub(crate) restart: Signal,
     pub(crate) hangup: Signal,
     pub(crate) terminate: Signal,
     pub(crate) interrupt: Signal,
@@ -22,6 +24,7 @@ impl Signals {
         Ok(Self {
             child: signal(SignalKind::child())?,
             takeover: signal(SignalKind::user_defined1())?,
+            restart: signal(SignalKind::user_defined2())?,
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

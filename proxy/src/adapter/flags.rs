@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use nix::sys::signal::Signal;
 
+use super::profile::{Manner, Profile};
 use crate::cli::duration;
 
 /// Which adapter.
@@ -21,6 +22,8 @@ pub(crate) enum Kind {
     Activate,
     /// The program listens on a private port of its own, and bytes are relayed to it
     Relay,
+    /// The program is Node's, and its listen(port) is made to accept from the listening sockets
+    Node,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
         match self {
             Self::Activate => "activate",
             Self::Relay => "relay",
+            Self::Node => "node",
         }
     }
 }
@@ -55,13 +59,16 @@ pub(crate) enum ProxyVersion {
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "Programs that know nothing of Holdfast")]
 pub(crate) struct Flags {
+    /// What is known of this program: how it is run, asked and stopped. openclaw: by --adapter node
+    #[arg(long, value_name = "NAME", env = "HOLDFAST_PROFILE")]
+    profile: Option<Profile>,
     /// The program is ready when it says READY=1 to NOTIFY_SOCKET [activate: the default]
     #[arg(long, env = "HOLDFAST_READY_NOTIFY")]
     ready_notify: bool,
     /// The program is ready when it answers GET PATH with a status of 200 to 399
     #[arg(long, value_name = "PATH", env = "HOLDFAST_READY_HTTP", value_parser = request_path)]
     ready_http: Option<String>,
-    /// The program is ready when it accepts a connection [relay: the default]
+    /// The program is ready when it accepts a connection [relay: the default; node: when it listens, the default]
     #[arg(long, env = "HOLDFAST_READY_TCP")]
     ready_tcp: bool,
     /// The program is taken to be ready after so long, whatever it does: for those that cannot be asked
@@ -108,8 +115,14 @@ pub(crate) enum ReadyBy {
 pub(crate) enum FlagsRefused {
     #[error("{flag} is for --adapter {adapter}")]
     ForAnother { flag: &'static str, adapter: &'static str },
-    #[error("{flag} is for programs under --adapter activate or relay")]
+    #[error("{flag} is for programs under --adapter activate, relay or node")]
     WithoutAdapter { flag: &'static str },
+    #[error(
+        "--profile {profile} is for --adapter node, which it means: under another one its clients are not told apart"
+    )]
+    NotByNode { profile: &'static str },
+    #[error("--stop-signal is said by --profile {profile} already")]
+    SignalOfProfile { profile: &'static str },
     #[error("{one} and {other} both say when the program is ready; choose one")]
     ReadyTwice { one: &'static str, other: &'static str },
 }
@@ -124,7 +137,25 @@ impl Flags {
             (None, None, _) if self.ready_notify => ReadyBy::Notify,
             (None, None, Kind::Activate) => ReadyBy::Notify,
             (None, None, Kind::Relay) => ReadyBy::Tcp,
+            (None, None, Kind::Node) => match self.profile {
+                Some(profile) => ReadyBy::Http(profile.ready_path().to_owned()),
+                None => ReadyBy::Tcp,
+            },
         }
+    }
+
+    /// The adapter that was chosen, or that the profile means.
+    pub(crate) fn kind(&self, chosen: Option<Kind>) -> Option<Kind> {
+        chosen.or_else(|| self.profile.map(|_| Kind::Node))
+    }
+
+    pub(crate) const fn profile(&self) -> Option<Profile> {
+        self.profile
+    }
+
+    /// How the program has to be dealt with.
+    pub(crate) fn manner(&self) -> Manner {
+        self.profile.map(Profile::manner).unwrap_or_default()
     }
 
     pub(crate) fn stop_signal(&self) -> Signal {
@@ -164,6 +195,14 @@ impl Flags {
     /// # Errors
     /// Why not.
     pub(crate) fn check(&self, kind: Option<Kind>) -> Result<(), FlagsRefused> {
+        if let Some(profile) = self.profile.map(Profile::word) {
+            if kind != Some(Kind::Node) {
+                return Err(FlagsRefused::NotByNode { profile });
+            }
+            if self.stop_signal.is_some() {
+                return Err(FlagsRefused::SignalOfProfile { profile });
+            }
+        }
         for (flag, of) in self.given() {
             match (kind, of) {
                 (None, _) => return Err(FlagsRefused::WithoutAdapter { flag }),
@@ -210,6 +249,7 @@ impl Flags {
             value.map(|value| OsString::from(value.get_name()))
         };
         let values = [
+            ("--profile", word(self.profile.map(|profile| profile.word().to_owned()))),
             ("--ready-http", word(self.ready_http.clone())),
             ("--ready-after", self.ready_after.map(time).map(OsString::from)),
             ("--stop-signal", word(self.stop_signal.map(|signal| signal.to_string()))),
@@ -290,6 +330,7 @@ mod tests {
             &["--ready-after", "1s 500ms", "--fd-name", "http,admin"],
             &["--ready-notify", "--proxy-protocol", "v2", "--connect-timeout", "20ms"],
             &["--idle-timeout", "1h", "--stop-signal", "SIGQUIT"],
+            &["--profile", "openclaw"],
         ] {
             let flags = read(words);
             assert_eq!(said_again(&flags), flags, "{words:?}");
@@ -302,6 +343,19 @@ mod tests {
         assert_eq!(Flags::default().ready_by(Kind::Relay), ReadyBy::Tcp);
         assert_eq!(read(&["--ready-tcp"]).ready_by(Kind::Activate), ReadyBy::Tcp);
         assert_eq!(read(&["--ready-http", "/x"]).ready_by(Kind::Relay), ReadyBy::Http("/x".into()));
+    }
+
+    #[test]
+    fn a_profile_means_its_adapter_and_no_other() {
+        let flags = read(&["--profile", "openclaw"]);
+        assert_eq!(flags.kind(None), Some(Kind::Node));
+        assert_eq!(flags.check(Some(Kind::Node)), Ok(()));
+        assert_eq!(flags.ready_by(Kind::Node), ReadyBy::Http("/readyz".into()));
+        for kind in [None, Some(Kind::Relay), Some(Kind::Activate)] {
+            assert!(matches!(flags.check(kind), Err(FlagsRefused::NotByNode { .. })));
+        }
+        let flags = read(&["--profile", "openclaw", "--stop-signal", "int"]);
+        assert!(matches!(flags.check(Some(Kind::Node)), Err(FlagsRefused::SignalOfProfile { .. })));
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Life {
                     }
                 }
                 _ = rounds.tick() => {
-                    readiness.keeps_off().map_err(|took| Some(took.to_string()))?;
+                    readiness.is_possible().map_err(|unusable| Some(unusable.to_string()))?;
                     let conditions = pending.conditions(&not_yet.borrow());
                     if pending.told.are_news(&conditions) {
                         self.worker.failing(conditions).await;
@@ -148,7 +148,7 @@ impl Life {
                 }
             }
         }
-        readiness.keeps_off().map_err(|took| Some(took.to_string()))
+        readiness.is_possible().map_err(|unusable| Some(unusable.to_string()))
     }
 
     /// What happens next to an adapter that serves. Cancel safe.
@@ -202,6 +202,19 @@ impl Life {
         );
         self.program.end().await;
         Stopped::Killed { cut }
+    }
+
+    /// The signal that has the program stop.
+    pub(crate) const fn stop_signal(&self) -> Signal {
+        self.stop_signal
+    }
+
+    /// The program has ended in order to be started again. A takeover does that, of which this is the incumbent that
+    /// has nothing left to do; newcomers wait in the queue meanwhile.
+    pub(crate) async fn leave_to_be_replaced(self) -> ExitCode {
+        info!(generation = %self.generation, "the program has exited to be started again");
+        self.worker.wants_takeover("the program has exited to be started again").await;
+        self.leave(0, 0).await
     }
 
     /// Says goodbye after a drain.

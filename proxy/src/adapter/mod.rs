@@ -13,13 +13,16 @@
 //! | `life` | what every adapter does: start, wait, serve, stop |
 //! | `program`, `stage` | the process: how it begins, how it ends |
 //! | `notify`, `readiness`, `census` | how it is known whether the program could serve |
-//! | `activate`, `relay` | how clients come to the program |
+//! | `activate`, `relay`, `node` | how clients come to the program |
+//! | `profile` | what is known of certain programs |
 
 pub(crate) mod activate;
 pub(crate) mod census;
 pub(crate) mod flags;
 mod life;
+mod node;
 mod notify;
+pub(crate) mod profile;
 mod program;
 mod readiness;
 pub(crate) mod relay;
@@ -65,5 +68,6 @@ pub(crate) async fn run(
     match kind {
         Kind::Activate => activate::run(flags, command, descriptors).await,
         Kind::Relay => relay::run(flags, command, descriptors).await,
+        Kind::Node => node::run(flags, command, descriptors).await,
     }
 }

@@ -1,11 +1,11 @@
 //! Whether the program could serve, found out from outside.
 //!
-//! | by | under `activate` | under `relay` |
-//! | --- | --- | --- |
-//! | READY=1 | the program says so | the program says so |
-//! | tcp | it accepted a connection to the shared socket | it listens on its private port |
-//! | http | the same, and answered with 200 to 399 | the same, and answered with 200 to 399 |
-//! | after | time has passed | time has passed |
+//! | by | under `activate` | under `relay` | under `node` |
+//! | --- | --- | --- | --- |
+//! | READY=1 | the program says so | the program says so | the program says so |
+//! | tcp | it accepted a connection to the shared socket | it listens on its private port | it says that it listens |
+//! | http | the same, and answered with 200 to 399 | the same, and answered with 200 to 399 | the same, and answered |
+//! | after | time has passed | time has passed | time has passed |
 //!
 //! **Invariants**
 //! - Only the program itself is asked: the incumbent accepts from the same shared socket, and a private port may have
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::census::{self, Accepted};
 use super::flags::ReadyBy;
+use super::node::{self, Announced, Announcement, announced};
 
 /// The pause after the first round; it grows by a half after each, as far as [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -42,6 +43,8 @@ pub(crate) enum Where {
     Shared(Vec<Address>),
     /// Where it listens alone, after these bytes.
     Private { address: Address, preamble: Vec<u8> },
+    /// Where it says that it listens alone, for each of the public ports.
+    Announced(Announcement),
 }
 
 /// How readiness is found out.
@@ -68,21 +71,35 @@ pub(crate) enum NotYet {
     ListensElsewhere { address: Address, found: String },
     #[error("{address} is another process's")]
     Stranger { address: Address },
+    #[error("the program has not called listen({port}){}", elsewhere(found))]
+    Unannounced { port: u16, found: Vec<SocketAddr> },
     #[error("GET {path} is answered with {status}")]
     Status { path: String, status: String },
     #[error("GET {path} is not answered: {reason}")]
     NoAnswer { path: String, reason: String },
 }
 
-/// The program took an address for its own that the front listens on.
+/// Why a program will never be ready.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the program listens on {found} itself, and would take connections from Holdfast's {address}; {instead}"
-)]
-pub(crate) struct TookThePublicPort {
-    found: SocketAddr,
-    address: Address,
-    instead: &'static str,
+pub(crate) enum Unusable {
+    /// It took an address for its own that the front listens on.
+    #[error(
+        "the program listens on {found} itself, and would take connections from Holdfast's {address}; {instead}"
+    )]
+    TookThePublicPort { found: SocketAddr, address: Address, instead: &'static str },
+    /// It says so itself.
+    #[error("the program cannot be served: {reason}")]
+    Refused { reason: String },
+}
+
+/// Where a program listens that should listen elsewhere.
+fn elsewhere(found: &[SocketAddr]) -> String {
+    let found: Vec<String> = found.iter().map(SocketAddr::to_string).collect();
+    if found.is_empty() {
+        "; it has to be Node itself that is started, not npm or npx".to_owned()
+    } else {
+        format!("; it listens on {}", found.join(" and "))
+    }
 }
 
 impl Readiness {
@@ -115,11 +132,16 @@ impl Readiness {
         }
     }
 
-    /// Whether the program keeps off the public addresses.
+    /// Whether the program can still become ready: it keeps off the public addresses, and did not refuse.
     ///
     /// # Errors
-    /// Which one it took.
-    pub(crate) fn keeps_off(&self) -> Result<(), TookThePublicPort> {
+    /// Why not.
+    pub(crate) fn is_possible(&self) -> Result<(), Unusable> {
+        if let Where::Announced(announcement) = &self.at
+            && let Some(reason) = announced(announcement).refused
+        {
+            return Err(Unusable::Refused { reason });
+        }
         let (addresses, shared) = &self.public;
         for found in census::listens(shared) {
             if let Some(address) = addresses.iter().find(|address| census::covers(address, found)) {
@@ -130,8 +152,15 @@ impl Readiness {
                     Where::Private { .. } => {
                         "it has to listen where PORT, {port} or --port-env says"
                     }
+                    Where::Announced(_) => {
+                        "it has to be Node itself that is started and that listens, not npm, npx or another process"
+                    }
                 };
-                return Err(TookThePublicPort { found, address: address.clone(), instead });
+                return Err(Unusable::TookThePublicPort {
+                    found,
+                    address: address.clone(),
+                    instead,
+                });
             }
         }
         Ok(())
@@ -150,6 +179,9 @@ impl Readiness {
                     Ok(())
                 }
                 Where::Private { address, preamble } => ask_private(address, preamble, path).await,
+                Where::Announced(announcement) => {
+                    ask_announced(&announced(announcement), &self.public, path).await
+                }
             }
         });
         tried.await.unwrap_or_else(|_| {
@@ -188,6 +220,24 @@ async fn ask_shared(address: SocketAddr, path: Option<&str>) -> Result<(), NotYe
     }
     let Some(path) = path else { return Ok(()) };
     answered(&mut stream, last, path).await
+}
+
+/// Asks at every place that the program has said it listens at.
+async fn ask_announced(
+    announced: &Announced,
+    (addresses, shared): &(Vec<Address>, Vec<u64>),
+    path: Option<&str>,
+) -> Result<(), NotYet> {
+    if let Some(port) = node::missing(announced, addresses) {
+        return Err(NotYet::Unannounced { port, found: census::listens(shared) });
+    }
+    for private in announced.places.values() {
+        let address = Address::Tcp(*private);
+        if path.is_some() {
+            ask_private(&address, &[], path).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn ask_private(address: &Address, preamble: &[u8], path: Option<&str>) -> Result<(), NotYet> {

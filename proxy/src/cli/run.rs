@@ -27,7 +27,7 @@ const ASKED_QUEUE: usize = 32;
 
 /// Hold the port, and serve it with a worker.
 ///
-/// Every flag can be set as an environment variable. Signals: USR1 replaces the worker; HUP too,
+/// Every flag can be set as an environment variable. Signals: USR1 and USR2 replace the worker; HUP too,
 /// except on a terminal, where it stops the front; TERM and INT drain and stop it, a second one at
 /// once.
 #[derive(Debug, Args)]
@@ -150,13 +150,13 @@ impl Run {
     }
 
     fn check_flags(&self) -> Result<(), Failed> {
-        adapter::check(self.adapter, &self.flags)
+        adapter::check(self.kind(), &self.flags)
     }
 
     fn check_addresses(&self) -> Result<(), Failed> {
-        match self.adapter {
+        match self.kind() {
             Some(Kind::Relay) => relay::check(&self.flags, &self.listen).map_err(configuration),
-            Some(Kind::Activate) | None => Ok(()),
+            Some(Kind::Activate | Kind::Node) | None => Ok(()),
         }
     }
 
@@ -168,12 +168,17 @@ impl Run {
         long.then_some(Warning::LongHold { stop, ready, hold }).into_iter().collect()
     }
 
+    /// The adapter that runs the program.
+    fn kind(&self) -> Option<Kind> {
+        self.flags.kind(self.adapter)
+    }
+
     fn program(&self) -> Result<Program, Failed> {
-        let adapter = match self.adapter {
+        let adapter = match self.kind() {
             Some(kind) => adapter::words(kind, &self.flags, &self.log)?,
             None => Vec::new(),
         };
-        match (self.program.split_first(), self.adapter) {
+        match (self.program.split_first(), self.kind()) {
             (Some((path, arguments)), _) => Ok(Program {
                 adapter,
                 path: path.into(),

@@ -105,7 +105,7 @@ impl Worker {
     }
 
     /// As [`Self::start`], for a worker that gives the sockets to another program to accept from. It has no
-    /// acceptor, so what the front is told follows its orders at once.
+    /// acceptor, so what the front is told follows its orders at once, unless it follows [`Self::accepts_elsewhere`].
     ///
     /// # Errors
     /// [`StartFailed`]; the process should exit then.
@@ -172,6 +172,15 @@ impl Worker {
             Acceptor::new(sockets, self.shared.stance.subscribe(), places);
         self.shared.registrations().push(registration);
         acceptor
+    }
+
+    /// For a worker that knows when the other program accepts: the front is told of accepting once that is sent
+    /// here, and of not accepting once it is taken back. It is to be kept as long as the worker serves.
+    #[must_use]
+    pub fn accepts_elsewhere(&self) -> watch::Sender<bool> {
+        let (accepting, registration) = watch::channel(false);
+        self.shared.registrations().push(registration);
+        accepting
     }
 
     /// Which generation this is; `None` without a front.

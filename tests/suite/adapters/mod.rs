@@ -3,6 +3,8 @@
 mod activate;
 mod failures;
 mod lines;
+mod node;
+mod profiles;
 mod python;
 mod relay;
 mod tunnel;
