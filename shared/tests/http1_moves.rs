@@ -52,7 +52,7 @@ async fn serve(name: char, stream: Stream, peer: Peer, read: Vec<u8>, seat: Seat
         let snapshot =
             Snapshot { kind: Kind::Http1, peer, read, unsent: vec![], version: 1, state: vec![] };
         let descriptor = stream.into_descriptor().unwrap();
-        seat.give(Frozen { descriptor, snapshot, mailbox: None });
+        seat.give(Frozen::connection(descriptor, snapshot, None));
     }
 }
 

@@ -43,7 +43,7 @@ impl Worker {
 }
 
 async fn connection(worker: Worker, frozen: Frozen, seat: Seat) {
-    let Frozen { descriptor, snapshot, mailbox } = frozen;
+    let Frozen { descriptor, snapshot, mailbox, .. } = frozen;
     let number = u64::from_le_bytes(*snapshot.state.first_chunk().unwrap());
     let mut mailbox = mailbox.unwrap();
     let wanted = std::future::poll_fn(|context| seat.poll_wanted(context));
@@ -58,7 +58,7 @@ async fn connection(worker: Worker, frozen: Frozen, seat: Seat) {
             }
         }
     }
-    seat.give(Frozen { descriptor, snapshot, mailbox: Some(mailbox) });
+    seat.give(Frozen::connection(descriptor, snapshot, Some(mailbox)));
 }
 
 impl Home for Worker {
@@ -136,7 +136,7 @@ impl Pair {
                 version: 1,
                 state: number.to_le_bytes().to_vec(),
             };
-            incumbent.serve(Frozen { descriptor: server.into(), snapshot, mailbox: Some(mailbox) });
+            incumbent.serve(Frozen::connection(server.into(), snapshot, Some(mailbox)));
         }
         Self { incumbent, successor, extent, links, recipients, read, told, _clients: clients }
     }

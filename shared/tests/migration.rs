@@ -75,7 +75,7 @@ async fn echo(mut stream: UnixStream, seat: Option<Seat>, letter: u8) {
     }
     if let Some(seat) = seat {
         let descriptor: OwnedFd = stream.into_std().unwrap().into();
-        seat.give(Frozen { descriptor, snapshot: snapshot(), mailbox: None });
+        seat.give(Frozen::connection(descriptor, snapshot(), None));
     }
 }
 

@@ -70,6 +70,8 @@ impl Mover for Arrivals {
                 let arrived = (snapshot, mailbox, arrival);
                 connections.spawn(serve::resume_websocket(gateway, stream, arrived, berth))
             }
+            // They come another way.
+            Kind::Session => return,
         };
     }
 

@@ -160,7 +160,7 @@ where
         if let Ok(descriptor) = stream.into_descriptor() {
             let (kind, unsent, state) = (Kind::Http1, Vec::new(), Vec::new());
             let snapshot = Snapshot { kind, peer, read, unsent, version: VERSION, state };
-            seat.give(Frozen { descriptor, snapshot, mailbox: None });
+            seat.give(Frozen::connection(descriptor, snapshot, None));
         }
     }
 

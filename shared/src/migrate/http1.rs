@@ -26,7 +26,7 @@
 //!         if let Ok(descriptor) = stream.into_descriptor() {
 //!             let (unsent, state) = (Vec::new(), Vec::new());
 //!             let snapshot = Snapshot { kind: Kind::Http1, peer, read, unsent, version: 1, state };
-//!             seat.give(Frozen { descriptor, snapshot, mailbox: None });
+//!             seat.give(Frozen::connection(descriptor, snapshot, None));
 //!         }
 //!     }
 //! }

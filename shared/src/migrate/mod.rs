@@ -71,6 +71,6 @@ pub use post::{Delivery, Mailbox, Neighbour, Post, Recipient};
 pub use prefixed::Prefixed;
 pub use progress::{Extent, Links, Moved, Returned};
 pub use roster::{Roster, Seat};
-pub use snapshot::{Frozen, Kind, MAX_CARRIED, NotASnapshot, Snapshot};
+pub use snapshot::{Frozen, Guard, Kind, MAX_CARRIED, NotASnapshot, Snapshot};
 pub use source::{Home, Source};
 pub use target::{Heir, Target};

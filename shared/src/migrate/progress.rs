@@ -23,7 +23,9 @@ pub enum Extent {
 pub struct Moved {
     /// Connections that were given to the successor.
     pub moved: Connections,
-    /// Connections the successor would not take; they stay.
+    /// Sessions that were given to the successor.
+    pub sessions: u64,
+    /// Those the successor would not take; they stay.
     pub rejected: u64,
     /// Connections that were the successor's when it went away.
     pub lost: Connections,
@@ -38,7 +40,7 @@ impl Moved {
     }
 }
 
-/// Why a connection comes back.
+/// Why something comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Returned {
     /// The migration ended before it was the successor's; it may be asked again.
@@ -68,28 +70,64 @@ impl Links {
     }
 }
 
-/// How many of a batch are of each kind.
-pub(super) fn kinds(batch: &[Frozen]) -> Connections {
-    let of = |kind| batch.iter().filter(|frozen| frozen.snapshot.kind == kind).count() as u64;
-    Connections { http: of(Kind::Http1), websocket: of(Kind::WebSocket) }
+/// How many there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) connections: Connections,
+    pub(super) sessions: u64,
 }
 
-pub(super) fn sum(connections: Connections, batch: &[Frozen]) -> Connections {
-    plus(connections, kinds(batch))
+impl Tally {
+    /// Of this batch.
+    pub(super) fn of(batch: &[Frozen]) -> Self {
+        let of = |kind| batch.iter().filter(|frozen| frozen.snapshot.kind == kind).count() as u64;
+        let connections = Connections { http: of(Kind::Http1), websocket: of(Kind::WebSocket) };
+        Self { connections, sessions: of(Kind::Session) }
+    }
+
+    /// All of them.
+    pub(super) const fn total(self) -> u64 {
+        self.connections.total() + self.sessions
+    }
+
+    pub(super) const fn plus(self, more: Self) -> Self {
+        Self {
+            connections: plus(self.connections, more.connections),
+            sessions: self.sessions + more.sessions,
+        }
+    }
+
+    pub(super) const fn minus(self, fewer: Self) -> Self {
+        Self {
+            connections: minus(self.connections, fewer.connections),
+            sessions: self.sessions.saturating_sub(fewer.sessions),
+        }
+    }
 }
 
-pub(super) fn less(connections: Connections, batch: &[Frozen]) -> Connections {
-    minus(connections, kinds(batch))
+impl Moved {
+    /// These were given away.
+    pub(super) const fn give(&mut self, given: Tally) {
+        self.moved = plus(self.moved, given.connections);
+        self.sessions += given.sessions;
+    }
+
+    /// These were given away, and have ended with whoever had them.
+    pub(super) const fn lose(&mut self, lost: Tally) {
+        self.moved = minus(self.moved, lost.connections);
+        self.sessions = self.sessions.saturating_sub(lost.sessions);
+        self.lost = plus(self.lost, lost.connections);
+    }
 }
 
-pub(super) const fn plus(connections: Connections, more: Connections) -> Connections {
+const fn plus(connections: Connections, more: Connections) -> Connections {
     Connections {
         http: connections.http + more.http,
         websocket: connections.websocket + more.websocket,
     }
 }
 
-pub(super) const fn minus(connections: Connections, fewer: Connections) -> Connections {
+const fn minus(connections: Connections, fewer: Connections) -> Connections {
     Connections {
         http: connections.http.saturating_sub(fewer.http),
         websocket: connections.websocket.saturating_sub(fewer.websocket),

@@ -1,22 +1,24 @@
-//! The connections of a worker that could move, and the question each of them is asked.
+//! The connections and sessions of a worker that could move, and the question each of them is asked.
 //!
 //! A connection's task holds a [`Seat`] for its whole life and polls it beside its own work. Asked to move,
 //! it freezes at the first moment at which it can: at once when it is idle, else when it has said
-//! what it is saying.
+//! what it is saying. Sessions take seats of their own kind: they are asked when there is no connection left to ask, so that
+//! whoever speaks to one is gone before, or as soon as one of them [hurries](Seat::hurry).
 //!
 //! **Invariants**
 //! - Every seat that is asked answers: with its connection, with *busy* (and its connection later),
 //!   or by being dropped, which is *gone*.
 //! - An idle roster costs nothing: no timer, no poll, one small allocation a connection.
+//! - Before everything is to move, a session is not asked unless it hurries.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::progress::{kinds, minus, plus};
+use super::progress::Tally;
 use super::snapshot::Frozen;
 use crate::message::Connections;
 
@@ -26,6 +28,8 @@ const LEFT_ALONE: u8 = 0;
 const ASKED: u8 = 1;
 /// It is to move, and has said that it is busy.
 const BUSY: u8 = 2;
+/// Nobody has asked, and it waits for that: it would rather move.
+const HURRIED: u8 = 3;
 
 /// The connections of a worker that could move.
 #[derive(Clone, Debug)]
@@ -36,16 +40,28 @@ pub struct Roster {
 #[derive(Debug)]
 struct Shared {
     seated: Mutex<Seated>,
-    /// Connections with a seat, and those on their way.
+    /// Those with a seat, and those on their way.
     present: watch::Sender<usize>,
     answers: mpsc::UnboundedSender<Answer>,
+    /// There may be a session to be asked that was not there before.
+    stirred: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Seated {
     next: u64,
     seats: BTreeMap<u64, Arc<Wish>>,
-    on_the_way: Connections,
+    sessions: BTreeMap<u64, Arc<Wish>>,
+    on_the_way: Tally,
+}
+
+impl Seated {
+    fn leave(&mut self, number: u64) {
+        // It is in one of the two.
+        if self.seats.remove(&number).is_none() {
+            self.sessions.remove(&number);
+        }
+    }
 }
 
 /// What is wanted of one connection.
@@ -72,13 +88,26 @@ impl Roster {
         // A connection answers at most twice, so the number of connections is the bound.
         #[expect(clippy::disallowed_methods, reason = "bounded by the number of connections")]
         let (answers, receiver) = mpsc::unbounded_channel();
-        let shared = Shared { seated: Mutex::default(), present: watch::Sender::new(0), answers };
+        let (seated, stirred) = (Mutex::default(), Notify::new());
+        let shared = Shared { seated, present: watch::Sender::new(0), answers, stirred };
         (Self { shared: Arc::new(shared) }, receiver)
     }
 
     /// A seat for a new connection.
     #[must_use]
     pub fn seat(&self) -> Seat {
+        self.take_seat(|seated| &mut seated.seats)
+    }
+
+    /// A seat for a session that is here from now on.
+    #[must_use]
+    pub fn session_seat(&self) -> Seat {
+        let seat = self.take_seat(|seated| &mut seated.sessions);
+        self.shared.stirred.notify_one();
+        seat
+    }
+
+    fn take_seat(&self, row: impl FnOnce(&mut Seated) -> &mut BTreeMap<u64, Arc<Wish>>) -> Seat {
         let wish = Arc::new(Wish {
             state: AtomicU8::new(LEFT_ALONE),
             waker: Mutex::new(Waker::noop().clone()),
@@ -86,20 +115,20 @@ impl Roster {
         let mut seated = self.seated();
         let number = seated.next;
         seated.next += 1;
-        seated.seats.insert(number, Arc::clone(&wish));
+        row(&mut seated).insert(number, Arc::clone(&wish));
         drop(seated);
         self.shared.present.send_modify(|present| *present += 1);
         Seat { number, wish, roster: Some(self.clone()) }
     }
 
-    /// How many connections are here: those with a seat, and those frozen and not yet started
+    /// How many connections and sessions are here: those with a seat, and those frozen and not yet started
     /// elsewhere.
     #[must_use]
     pub fn present(&self) -> usize {
         *self.shared.present.borrow()
     }
 
-    /// Ends when no connection is here any more. Cancel safe.
+    /// Ends when none is here any more. Cancel safe.
     pub async fn emptied(&self) {
         // The sender lives as long as `self`.
         let _ = self.shared.present.subscribe().wait_for(|present| *present == 0).await;
@@ -108,19 +137,19 @@ impl Roster {
     /// The connections that are frozen, and not yet started elsewhere: nobody's task, and here all the same.
     #[must_use]
     pub fn on_the_way(&self) -> Connections {
-        self.seated().on_the_way
+        self.seated().on_the_way.connections
     }
 
     /// Frozen ones are not any more: they serve elsewhere, or here again.
-    pub(super) fn departed(&self, connections: Connections) {
+    pub(super) fn departed(&self, departed: Tally) {
         let mut seated = self.seated();
-        seated.on_the_way = minus(seated.on_the_way, connections);
+        seated.on_the_way = seated.on_the_way.minus(departed);
         drop(seated);
-        self.are_gone(usize::try_from(connections.total()).unwrap_or(usize::MAX));
+        self.are_gone(usize::try_from(departed.total()).unwrap_or(usize::MAX));
     }
 
-    fn are_gone(&self, connections: usize) {
-        self.shared.present.send_modify(|present| *present = present.saturating_sub(connections));
+    fn are_gone(&self, number: usize) {
+        self.shared.present.send_modify(|present| *present = present.saturating_sub(number));
     }
 
     /// Asks up to `most` connections with numbers from `from` on, and says which.
@@ -128,28 +157,49 @@ impl Roster {
         // Under one lock: a seat that is given up meanwhile either is not chosen, or answers that it
         // is gone.
         let seated = self.seated();
-        let left_alone = |wish: &&Arc<Wish>| wish.state.load(Ordering::Acquire) == LEFT_ALONE;
-        let chosen: Vec<(u64, Arc<Wish>)> = seated
-            .seats
-            .range(from..)
-            .filter(|(_, wish)| left_alone(wish))
+        Self::ask_of(seated.seats.range(from..), most, |state| state == LEFT_ALONE)
+    }
+
+    /// Asks up to `most` sessions that hurry, and says which.
+    pub(super) fn ask_hurried(&self, most: usize) -> Vec<u64> {
+        Self::ask_of(self.seated().sessions.iter(), most, |state| state == HURRIED)
+    }
+
+    /// Asks up to `most` sessions, and says which.
+    pub(super) fn ask_sessions(&self, most: usize) -> Vec<u64> {
+        let was_not_asked = |state| matches!(state, LEFT_ALONE | HURRIED);
+        Self::ask_of(self.seated().sessions.iter(), most, was_not_asked)
+    }
+
+    /// Ends when there may be a session to be asked that was not there before. Cancel safe.
+    pub(super) async fn stirred(&self) {
+        self.shared.stirred.notified().await;
+    }
+
+    fn ask_of<'a>(
+        row: impl Iterator<Item = (&'a u64, &'a Arc<Wish>)>,
+        most: usize,
+        is_meant: impl Fn(u8) -> bool,
+    ) -> Vec<u64> {
+        let chosen: Vec<(u64, &Arc<Wish>)> = row
+            .filter(|(_, wish)| is_meant(wish.state.load(Ordering::Acquire)))
             .take(most)
-            .map(|(number, wish)| (*number, Arc::clone(wish)))
+            .map(|(number, wish)| (*number, wish))
             .collect();
         for (_, wish) in &chosen {
             wish.state.store(ASKED, Ordering::Release);
-        }
-        drop(seated);
-        for (_, wish) in &chosen {
             wish.wake();
         }
         chosen.into_iter().map(|(number, _)| number).collect()
     }
 
-    /// Leaves every connection alone again.
+    /// Leaves all of them alone again. Those that hurry still do.
     pub(super) fn leave_alone(&self) {
-        for wish in self.seated().seats.values() {
-            wish.state.store(LEFT_ALONE, Ordering::Release);
+        let seated = self.seated();
+        for wish in seated.seats.values().chain(seated.sessions.values()) {
+            if wish.state.load(Ordering::Acquire) != HURRIED {
+                wish.state.store(LEFT_ALONE, Ordering::Release);
+            }
         }
     }
 
@@ -169,7 +219,7 @@ impl Wish {
     }
 }
 
-/// A connection's seat in the roster.
+/// A connection's seat in the roster, or a session's.
 #[derive(Debug)]
 pub struct Seat {
     number: u64,
@@ -195,7 +245,19 @@ impl Seat {
     /// Whether the connection is to move as soon as it can.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.wish.state.load(Ordering::Acquire) != LEFT_ALONE
+        matches!(self.wish.state.load(Ordering::Acquire), ASKED | BUSY)
+    }
+
+    /// Says that the session would rather move, as soon as any may: somebody waits for it there.
+    pub fn hurry(&self) {
+        let (from, to) = (LEFT_ALONE, HURRIED);
+        let state = &self.wish.state;
+        // One that was asked need not ask.
+        if state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            && let Some(roster) = &self.roster
+        {
+            roster.shared.stirred.notify_one();
+        }
     }
 
     /// Says that the connection cannot move now, and will be given later. Saying it twice says it
@@ -215,8 +277,9 @@ impl Seat {
     pub fn give(mut self, frozen: Frozen) {
         if let Some(roster) = self.roster.take() {
             let mut seated = roster.seated();
-            seated.seats.remove(&self.number);
-            seated.on_the_way = plus(seated.on_the_way, kinds(std::slice::from_ref(&frozen)));
+            seated.leave(self.number);
+            let on_the_way = seated.on_the_way.plus(Tally::of(std::slice::from_ref(&frozen)));
+            seated.on_the_way = on_the_way;
             drop(seated);
             roster.answer(Answer::Frozen(self.number, Box::new(frozen)));
         }
@@ -226,7 +289,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(roster) = self.roster.take() {
-            roster.seated().seats.remove(&self.number);
+            roster.seated().leave(self.number);
             roster.are_gone(1);
             if self.is_wanted() {
                 roster.answer(Answer::Gone(self.number));

@@ -1,4 +1,4 @@
-//! A connection at rest: its descriptor, and everything about it that is not in the kernel.
+//! A connection at rest, or a session of a program's: its descriptors, and everything about it that is not in the kernel.
 //!
 //! A batch of them crosses as one blob in a memfd, since it may exceed a packet:
 //!
@@ -11,7 +11,10 @@
 //! - A length is believed only as far as bytes are there.
 //! - The state's version is the worker's own; one that it does not know is its to reject, for that
 //!   connection alone.
+//! - What has more descriptors than one says so in its header. Those before these words had one each.
 
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -19,14 +22,17 @@ use serde::{Deserialize, Serialize};
 
 use super::post::Mailbox;
 use crate::acceptor::Peer;
+use crate::fd_passing::MAX_DESCRIPTORS;
 
 /// The most bytes of each kind a connection may carry along, unread or unsent. One that has more
 /// moves when it has less.
 pub const MAX_CARRIED: usize = 1024 * 1024;
 /// The longest header, in bytes; today's have about 150.
 const MAX_HEADER: usize = 4 * 1024;
+/// The most descriptors of one offer, the memfd of its snapshots apart.
+pub(super) const MOST_DESCRIPTORS: usize = MAX_DESCRIPTORS - 1;
 
-/// What a connection is.
+/// What moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -34,14 +40,24 @@ pub enum Kind {
     Http1,
     /// A WebSocket, anywhere but in its close.
     WebSocket,
+    /// No connection of a client's: a program that goes on running, and the descriptors it is spoken to by. A
+    /// generation that does not know the word refuses the whole offer, so there is nothing else in it.
+    Session,
 }
 
-/// Everything about a connection that the kernel does not know.
+impl Kind {
+    /// Whether it is a connection of a client's.
+    pub(super) const fn is_connection(self) -> bool {
+        !matches!(self, Self::Session)
+    }
+}
+
+/// Everything about what moves that the kernel does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// What it is.
     pub kind: Kind,
-    /// Who is at the other end, as accept(2) said.
+    /// Who is at the other end, as accept(2) said. Of a session: [`Peer::Unix`].
     pub peer: Peer,
     /// Received, and not yet understood: to be read before the socket.
     pub read: Vec<u8>,
@@ -53,15 +69,66 @@ pub struct Snapshot {
     pub state: Vec<u8>,
 }
 
-/// A connection that nobody reads or writes.
+/// What a generation keeps of something it gives away, until that is served elsewhere. What comes back has it
+/// again; it never crosses.
+///
+/// Dropped after [`committed`](Self::committed) and without [`started`](Self::started), it was lost with the successor.
+pub trait Guard: Any + fmt::Debug + Send {
+    /// It belongs to the successor from now on, which may not know so yet.
+    fn committed(&mut self);
+
+    /// The successor serves it.
+    fn started(self: Box<Self>);
+}
+
+/// What nobody reads or writes.
 #[derive(Debug)]
 pub struct Frozen {
     /// The socket, taken out of its event loop.
     pub descriptor: OwnedFd,
+    /// Whatever else belongs to it, in an order that its owners know: 251 at the most.
+    pub more: Vec<OwnedFd>,
     /// The rest of it.
     pub snapshot: Snapshot,
     /// Where its letters wait, if it gets any.
     pub mailbox: Option<Mailbox>,
+    /// What stays behind.
+    pub guard: Option<Box<dyn Guard>>,
+}
+
+impl Frozen {
+    /// A connection: it has one descriptor, and nothing of it stays behind.
+    #[must_use]
+    pub const fn connection(
+        descriptor: OwnedFd,
+        snapshot: Snapshot,
+        mailbox: Option<Mailbox>,
+    ) -> Self {
+        Self { descriptor, more: Vec::new(), snapshot, mailbox, guard: None }
+    }
+
+    /// How many descriptors it has.
+    pub(super) const fn descriptors(&self) -> usize {
+        1 + self.more.len()
+    }
+}
+
+/// What crosses of one, beside its descriptors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) snapshot: Snapshot,
+    /// What its mailbox is called in the generation that wrote this.
+    pub(super) mailbox: Option<u64>,
+    /// How many descriptors it has.
+    pub(super) descriptors: usize,
+}
+
+#[cfg(test)]
+impl Entry {
+    /// What it is written from.
+    pub(super) const fn parts(&self) -> (&Snapshot, Option<u64>, usize) {
+        (&self.snapshot, self.mailbox, self.descriptors)
+    }
 }
 
 /// Bytes that were meant as snapshots and are none.
@@ -113,15 +180,26 @@ struct Header {
     /// What its mailbox is called in the generation that wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mailbox: Option<u64>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    descriptors: usize,
 }
 
-/// Writes snapshots one after the other, with the numbers of their mailboxes.
+const fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it may skip so")]
+const fn is_one(descriptors: &usize) -> bool {
+    *descriptors == 1
+}
+
+/// Writes snapshots one after the other, with the numbers of their mailboxes and descriptors.
 pub(super) fn encode<'a>(
-    snapshots: impl ExactSizeIterator<Item = (&'a Snapshot, Option<u64>)>,
+    snapshots: impl ExactSizeIterator<Item = (&'a Snapshot, Option<u64>, usize)>,
 ) -> Vec<u8> {
     let mut blob = Vec::with_capacity(512 * snapshots.len());
     blob.extend(length(snapshots.len()));
-    for (snapshot, mailbox) in snapshots {
+    for (snapshot, mailbox, descriptors) in snapshots {
         let header = Header {
             kind: snapshot.kind,
             peer: match snapshot.peer {
@@ -133,6 +211,7 @@ pub(super) fn encode<'a>(
             unsent: snapshot.unsent.len(),
             state: snapshot.state.len(),
             mailbox,
+            descriptors,
         };
         let header = serde_json::to_vec(&header).expect("numbers and an address are JSON");
         blob.extend(length(header.len()));
@@ -152,10 +231,7 @@ fn length(length: usize) -> [u8; 4] {
 ///
 /// # Errors
 /// [`NotASnapshot`]; never panics, whatever the bytes.
-pub(super) fn decode(
-    mut blob: &[u8],
-    most: usize,
-) -> Result<Vec<(Snapshot, Option<u64>)>, NotASnapshot> {
+pub(super) fn decode(mut blob: &[u8], most: usize) -> Result<Vec<Entry>, NotASnapshot> {
     let count = take_length(&mut blob)?;
     within(count, most)?;
     let mut snapshots = Vec::with_capacity(count);
@@ -167,6 +243,7 @@ pub(super) fn decode(
         for carried in [header.read, header.unsent, header.state] {
             within(carried, MAX_CARRIED)?;
         }
+        within(header.descriptors, MOST_DESCRIPTORS)?;
         let snapshot = Snapshot {
             kind: header.kind,
             peer: header.peer.map_or(Peer::Unix, Peer::Tcp),
@@ -175,7 +252,8 @@ pub(super) fn decode(
             version: header.version,
             state: take(&mut blob, header.state)?.to_vec(),
         };
-        snapshots.push((snapshot, header.mailbox));
+        let (mailbox, descriptors) = (header.mailbox, header.descriptors);
+        snapshots.push(Entry { snapshot, mailbox, descriptors });
     }
     if blob.is_empty() { Ok(snapshots) } else { Err(NotASnapshot::TooLong { extra: blob.len() }) }
 }
@@ -199,35 +277,33 @@ fn take_length(blob: &mut &[u8]) -> Result<usize, NotASnapshot> {
 mod tests {
     use super::*;
 
-    fn snapshots() -> Vec<(Snapshot, Option<u64>)> {
+    fn snapshots() -> Vec<Entry> {
+        let http = Snapshot {
+            kind: Kind::Http1,
+            peer: Peer::Tcp("[::1]:4711".parse().unwrap()),
+            read: b"GET / HT".to_vec(),
+            unsent: vec![],
+            version: 1,
+            state: b"{}".to_vec(),
+        };
+        let websocket = Snapshot {
+            kind: Kind::WebSocket,
+            peer: Peer::Unix,
+            read: vec![0x81],
+            unsent: vec![0; 1000],
+            version: 7,
+            state: vec![],
+        };
+        let session = Snapshot { kind: Kind::Session, ..websocket.clone() };
         vec![
-            (
-                Snapshot {
-                    kind: Kind::Http1,
-                    peer: Peer::Tcp("[::1]:4711".parse().unwrap()),
-                    read: b"GET / HT".to_vec(),
-                    unsent: vec![],
-                    version: 1,
-                    state: b"{}".to_vec(),
-                },
-                None,
-            ),
-            (
-                Snapshot {
-                    kind: Kind::WebSocket,
-                    peer: Peer::Unix,
-                    read: vec![0x81],
-                    unsent: vec![0; 1000],
-                    version: 7,
-                    state: vec![],
-                },
-                Some(41),
-            ),
+            Entry { snapshot: http, mailbox: None, descriptors: 1 },
+            Entry { snapshot: websocket, mailbox: Some(41), descriptors: 1 },
+            Entry { snapshot: session, mailbox: None, descriptors: 5 },
         ]
     }
 
-    fn encoded(snapshots: &[(Snapshot, Option<u64>)]) -> Vec<u8> {
-        encode(snapshots.iter().map(|(snapshot, mailbox)| (snapshot, *mailbox)))
+    fn encoded(snapshots: &[Entry]) -> Vec<u8> {
+        encode(snapshots.iter().map(Entry::parts))
     }
 
     #[test]
@@ -252,7 +328,7 @@ mod tests {
     #[test]
     fn lengths_are_not_believed() {
         let blob = encoded(&snapshots());
-        assert!(matches!(decode(&blob, 1), Err(NotASnapshot::TooLarge { claimed: 2, most: 1 })));
+        assert!(matches!(decode(&blob, 1), Err(NotASnapshot::TooLarge { claimed: 3, most: 1 })));
         for position in 0..blob.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut broken = blob.clone();
@@ -272,8 +348,19 @@ mod tests {
         blob.extend(header);
         blob.extend(b"G");
         let read = decode(&blob, 64).unwrap();
-        let (snapshot, mailbox) = &read[0];
+        let Entry { snapshot, mailbox, descriptors } = &read[0];
         assert_eq!((snapshot.version, snapshot.peer, *mailbox), (2, Peer::Unix, None));
-        assert_eq!(snapshot.read, b"G");
+        assert_eq!((snapshot.read.as_slice(), *descriptors), (&b"G"[..], 1));
+    }
+
+    #[test]
+    fn a_connection_is_written_as_those_read_it_that_know_of_one_descriptor_alone() {
+        let header = |entries: &[Entry]| {
+            let blob = encoded(entries);
+            String::from_utf8_lossy(&blob).into_owned()
+        };
+        let entries = snapshots();
+        assert!(!header(&entries[..2]).contains("descriptors"));
+        assert!(header(&entries[2..]).contains(r#""descriptors":5"#));
     }
 }

@@ -10,6 +10,7 @@
 //! **Invariants**
 //! - At most [`MOST_OFFERS`] offers are not answered: descriptors on their way count against the user's
 //!   limit (unix(7), ETOOMANYREFS).
+//! - Connections and sessions go in offers of their own: who knows no sessions refuses those, and no connection with them.
 //! - A connection that is frozen is either started by the successor or given back to the worker; it is
 //!   never dropped here while it is ours.
 //! - An offer is revoked in the memory both sides share before anything of it thaws: not even a
@@ -26,7 +27,7 @@ use tracing::{debug, warn};
 
 use super::blob;
 use super::post::{FlushFailed, Mailbox, Neighbour, Post, sendable};
-use super::progress::{Extent, Links, Moved, Returned, kinds, less, sum};
+use super::progress::{Extent, Links, Moved, Returned, Tally};
 use super::roster::{Answer, Roster};
 use super::snapshot::Frozen;
 use super::wire::{self, Rejected, ToSource, ToTarget};
@@ -47,7 +48,7 @@ const CANARY: usize = 8;
 
 /// What a source does for the worker it belongs to.
 pub trait Home: Send {
-    /// Serves a connection that comes back. Must not block.
+    /// Serves what comes back. Must not block.
     fn resume(&mut self, frozen: Frozen, returned: Returned);
 
     /// A successor is linked: letters for it are taken from now on.
@@ -166,6 +167,7 @@ impl Source {
                 self.unlink(&error, &mut home);
             }
             let has_orders = !self.orders.is_empty();
+            let moves = extent != Extent::Nothing && self.link.is_some();
             let answer_due_at = self.answer_due_at();
             tokio::select! {
                 Some(answer) = self.answers.recv() => self.on_answer(answer),
@@ -179,6 +181,7 @@ impl Source {
                     None => return,
                 },
                 () = sendable(self.link.as_ref(), has_orders, &self.post, Neighbour::Successor) => {}
+                () = self.roster.stirred(), if moves => {}
                 () = until(self.resting_until) => self.resting_until = None,
                 () = until(answer_due_at) => {
                     self.unlink(&"it does not answer", &mut home);
@@ -201,8 +204,7 @@ impl Source {
     fn advance(&mut self, extent: Extent, home: &mut impl Home) {
         while self.outstanding.is_empty() && self.offers.len() < MOST_OFFERS {
             if !self.frozen.is_empty() {
-                let rest = self.frozen.split_off(self.frozen.len().min(ASKED));
-                let batch = std::mem::replace(&mut self.frozen, rest);
+                let batch = wire::take_batch(&mut self.frozen, ASKED);
                 let memfd = match wire::pack(&batch) {
                     Ok(memfd) => memfd,
                     Err(error) => {
@@ -219,20 +221,29 @@ impl Source {
                 self.orders.push_back(Order::Offer(seq));
                 continue;
             }
-            let most = match extent {
-                Extent::Canary if self.unasked > 0 => return,
-                Extent::Canary => CANARY,
-                Extent::Everything | Extent::Nothing => ASKED,
-            };
-            if self.resting_until.is_some() {
+            if self.resting_until.is_some() || !self.ask(extent) {
                 return;
             }
-            let asked = self.roster.ask(self.unasked, most);
-            let Some(last) = asked.last() else { return };
-            self.unasked = last + 1;
-            self.outstanding.extend(asked);
             fault::reach_on(Point::Asked, self.link.as_ref());
         }
+    }
+
+    /// Asks the next ones to move, and says whether there are any.
+    fn ask(&mut self, extent: Extent) -> bool {
+        let mut asked = self.roster.ask_hurried(ASKED);
+        if asked.is_empty() {
+            asked = match extent {
+                Extent::Canary if self.unasked > 0 => return false,
+                Extent::Canary => self.roster.ask(self.unasked, CANARY),
+                Extent::Everything | Extent::Nothing => self.roster.ask(self.unasked, ASKED),
+            };
+            self.unasked = asked.last().map_or(self.unasked, |last| last + 1);
+        }
+        if asked.is_empty() && extent == Extent::Everything {
+            asked = self.roster.ask_sessions(ASKED);
+        }
+        self.outstanding.extend(asked);
+        !self.outstanding.is_empty()
     }
 
     /// Sends what there is room for.
@@ -287,8 +298,16 @@ impl Source {
                 let place = self.offers.iter().position(is_it);
                 if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
                     self.post.started(offer.mailboxes());
-                    self.roster.departed(kinds(&offer.batch));
-                    debug!(connections = offer.batch.len(), "moved");
+                    let moved = Tally::of(&offer.batch);
+                    for guard in offer.batch.into_iter().filter_map(|frozen| frozen.guard) {
+                        guard.started();
+                    }
+                    self.roster.departed(moved);
+                    debug!(
+                        connections = moved.connections.total(),
+                        sessions = moved.sessions,
+                        "moved"
+                    );
                 }
             }
             ToSource::Post { post } => {
@@ -310,7 +329,7 @@ impl Source {
         // From the end, so that the places of the others stay.
         for refused in refused.into_iter().rev() {
             let frozen = offer.batch.remove(refused.index);
-            let one = kinds(std::slice::from_ref(&frozen));
+            let one = Tally::of(std::slice::from_ref(&frozen));
             if refused.later {
                 self.resting_until = Some(Instant::now() + REST);
                 home.resume(frozen, Returned::Aborted);
@@ -373,18 +392,20 @@ impl Source {
         if self.link.is_none() {
             return;
         }
-        warn_or_debug(reason, !self.offers.is_empty());
+        // A link that ends with nothing on it is the ordinary end of a takeover.
+        match self.offers.is_empty() {
+            true => debug!(%reason, "the migration link ended"),
+            false => warn!(%reason, "the migration link ended in the middle of a move"),
+        }
         self.call_off(home);
         // One that lives reads the aborts before the end; a revoked offer is void either way.
         let _ = self.flush();
         self.link = None;
         self.orders.clear();
         for offer in std::mem::take(&mut self.offers) {
-            self.progress.send_modify(|progress| {
-                progress.moved = less(progress.moved, &offer.batch);
-                progress.lost = sum(progress.lost, &offer.batch);
-            });
-            self.roster.departed(kinds(&offer.batch));
+            let lost = Tally::of(&offer.batch);
+            self.progress.send_modify(|progress| progress.lose(lost));
+            self.roster.departed(lost);
         }
         self.post.unlink(Neighbour::Successor);
         self.progress.send_modify(|progress| progress.linked = false);
@@ -393,7 +414,7 @@ impl Source {
 
     fn thaw(&self, batch: Vec<Frozen>, home: &mut impl Home) {
         for frozen in batch {
-            let one = kinds(std::slice::from_ref(&frozen));
+            let one = Tally::of(std::slice::from_ref(&frozen));
             home.resume(frozen, Returned::Aborted);
             // It has a seat of its own again by now.
             self.roster.departed(one);
@@ -405,18 +426,12 @@ impl Source {
 fn committed(seq: u64, offers: &mut VecDeque<Offer>, progress: &watch::Sender<Moved>, link: &Link) {
     if let Some(offer) = offers.iter_mut().find(|offer| offer.seq == seq) {
         offer.stage = Stage::Committed;
-        progress.send_modify(|progress| progress.moved = sum(progress.moved, &offer.batch));
+        for guard in offer.batch.iter_mut().filter_map(|frozen| frozen.guard.as_mut()) {
+            guard.committed();
+        }
+        progress.send_modify(|progress| progress.give(Tally::of(&offer.batch)));
     }
     fault::reach_on(Point::CommitSent, link);
-}
-
-/// A link that ends with nothing on it is the ordinary end of a takeover.
-fn warn_or_debug(reason: &(dyn std::fmt::Display + Sync), in_the_middle: bool) {
-    if in_the_middle {
-        warn!(%reason, "the migration link ended in the middle of a move");
-    } else {
-        debug!(%reason, "the migration link ended");
-    }
 }
 
 async fn until(instant: Option<Instant>) {

@@ -27,7 +27,7 @@ pub trait Heir: Send {
     /// Why not, for the log; the connection stays where it is.
     fn judge(&mut self, snapshot: &Snapshot) -> Result<(), String>;
 
-    /// Serves a connection. Must not block.
+    /// Serves what has come. Must not block.
     fn resume(&mut self, frozen: Frozen);
 
     /// The incumbent has said something to this generation itself, by [`Post::tell`].
@@ -64,7 +64,7 @@ impl Target {
         Self { link, post, prepared: BTreeMap::new() }
     }
 
-    /// Receives connections until the incumbent has no more, or is gone; answers how many.
+    /// Receives connections and sessions until the incumbent has no more, or is gone; answers how many of the former.
     ///
     /// When the link ends over batches that were prepared and neither committed nor aborted, they are
     /// served once `reaped` has ended: only then can the incumbent not serve them itself.
@@ -158,10 +158,11 @@ impl Target {
             Some(seq) => self.post.arrive(numbers, &ToSource::Started { seq }),
             None => self.post.adopt(numbers),
         };
-        let connections = mailboxes.len() as u64;
+        let mut connections = 0;
         for (unclaimed, mailbox) in offered.batch.into_iter().zip(mailboxes) {
-            let wire::Unclaimed { descriptor, snapshot, .. } = unclaimed;
-            heir.resume(Frozen { descriptor, snapshot, mailbox });
+            let wire::Unclaimed { descriptor, more, snapshot, .. } = unclaimed;
+            connections += u64::from(snapshot.kind.is_connection());
+            heir.resume(Frozen { descriptor, more, snapshot, mailbox, guard: None });
         }
         connections
     }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::{self, NotABlob};
 use super::post::{self, Mailbox, Word};
-use super::snapshot::{self, Frozen, MAX_CARRIED, NotASnapshot, Snapshot};
+use super::snapshot::{self, Entry, Frozen, MAX_CARRIED, MOST_DESCRIPTORS, NotASnapshot, Snapshot};
 
-/// The most connections that one offer may have.
+/// The most that one offer may have.
 pub(super) const WAVE: usize = 64;
 /// The most bytes an offer's snapshots may have.
 const MAX_BLOB: usize = WAVE * (3 * MAX_CARRIED + 8 * 1024);
@@ -17,8 +17,7 @@ const MAX_BLOB: usize = WAVE * (3 * MAX_CARRIED + 8 * 1024);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(super) enum ToTarget {
-    /// These connections are frozen and could be yours: the memfd with their snapshots is attached,
-    /// then one descriptor for each.
+    /// These are frozen and could be yours: the memfd with their snapshots is attached, then the descriptors of each.
     Offer { seq: u64, count: usize },
     /// They are yours.
     Commit { seq: u64 },
@@ -50,7 +49,7 @@ pub(super) enum ToSource {
     },
 }
 
-/// A connection of an offer that the target cannot take.
+/// One of an offer that the target cannot take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rejected {
     /// Its place in the offer, from 0.
@@ -64,14 +63,38 @@ pub(super) struct Rejected {
 
 /// Puts the snapshots of a batch where its descriptors can go along: in a memfd.
 pub(super) fn pack(batch: &[Frozen]) -> std::io::Result<OwnedFd> {
-    let mailbox = |frozen: &Frozen| frozen.mailbox.as_ref().map(Mailbox::number);
-    blob::write(&snapshot::encode(batch.iter().map(|frozen| (&frozen.snapshot, mailbox(frozen)))))
+    blob::write(&snapshot::encode(batch.iter().map(|frozen| {
+        let mailbox = frozen.mailbox.as_ref().map(Mailbox::number);
+        (&frozen.snapshot, mailbox, frozen.descriptors())
+    })))
+}
+
+/// Takes the next batch of at most `most` from what is frozen: all of it connections or none, and no more descriptors
+/// than a packet carries.
+pub(super) fn take_batch(frozen: &mut Vec<Frozen>, most: usize) -> Vec<Frozen> {
+    let Some(first) = frozen.first() else { return Vec::new() };
+    let is_connection = first.snapshot.kind.is_connection();
+    let (mut taken, mut descriptors) = (0, 0);
+    frozen
+        .extract_if(.., |frozen| {
+            let fits = frozen.snapshot.kind.is_connection() == is_connection
+                && taken < most
+                && (taken == 0 || descriptors + frozen.descriptors() <= MOST_DESCRIPTORS);
+            if fits {
+                taken += 1;
+                descriptors += frozen.descriptors();
+            }
+            fits
+        })
+        .collect()
 }
 
 /// What is attached to an offer.
 pub(super) fn attachments<'a>(memfd: &'a OwnedFd, batch: &'a [Frozen]) -> Vec<BorrowedFd<'a>> {
     std::iter::once(memfd.as_fd())
-        .chain(batch.iter().map(|frozen| frozen.descriptor.as_fd()))
+        .chain(batch.iter().flat_map(|frozen| {
+            std::iter::once(&frozen.descriptor).chain(&frozen.more).map(|end| end.as_fd())
+        }))
         .collect()
 }
 
@@ -83,10 +106,11 @@ pub(super) struct Offered {
     pub(super) batch: Vec<Unclaimed>,
 }
 
-/// A connection that is not the target's yet.
+/// One that is not the target's yet.
 #[derive(Debug)]
 pub(super) struct Unclaimed {
     pub(super) descriptor: OwnedFd,
+    pub(super) more: Vec<OwnedFd>,
     pub(super) snapshot: Snapshot,
     /// What its mailbox is called where it comes from.
     pub(super) mailbox: Option<u64>,
@@ -102,9 +126,16 @@ pub(super) fn unpack(count: usize, descriptors: Vec<OwnedFd>) -> Result<Offered,
         NotABlob::Missing | NotABlob::NotText => NotASnapshot::CutShort,
     })?;
     let snapshots = snapshot::decode(&blob, WAVE)?;
-    if snapshots.len() != count || descriptors.len() != count {
+    let needed: usize = snapshots.iter().map(|entry| entry.descriptors).sum();
+    if snapshots.len() != count || descriptors.len() != needed {
         return Err(NotASnapshot::CutShort);
     }
-    let unclaimed = |(descriptor, (snapshot, mailbox))| Unclaimed { descriptor, snapshot, mailbox };
-    Ok(Offered { memfd, batch: descriptors.zip(snapshots).map(unclaimed).collect() })
+    let mut batch = Vec::with_capacity(count);
+    for Entry { snapshot, mailbox, descriptors: its } in snapshots {
+        // One that claims none is cut short.
+        let descriptor = descriptors.by_ref().take(its).next().ok_or(NotASnapshot::CutShort)?;
+        let more = descriptors.by_ref().take(its.saturating_sub(1)).collect();
+        batch.push(Unclaimed { descriptor, more, snapshot, mailbox });
+    }
+    Ok(Offered { memfd, batch })
 }

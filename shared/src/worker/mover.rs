@@ -13,7 +13,7 @@ use crate::acceptor::Stream;
 use crate::link::Link;
 use crate::message::{GenerationId, Newcomers};
 use crate::migrate::{
-    Extent, Frozen, Heir, Home, Mailbox, Moved, Neighbour, Post, Returned, Roster, Snapshot,
+    Extent, Frozen, Heir, Home, Kind, Mailbox, Moved, Neighbour, Post, Returned, Roster, Snapshot,
     Source, Target,
 };
 use crate::places::Places;
@@ -35,6 +35,17 @@ pub trait Mover: Send + Sync + 'static {
         mailbox: Option<Mailbox>,
         arrival: Arrival,
     );
+
+    /// As [`judge`](Self::judge), of a session. Who has none takes none.
+    ///
+    /// # Errors
+    /// Why not, for the log.
+    fn judge_session(&self, _snapshot: &Snapshot) -> Result<(), String> {
+        Err("there are no sessions here".to_owned())
+    }
+
+    /// Goes on with a session from where it was frozen. Must not block.
+    fn resume_session(&self, _session: Frozen, _arrival: Arrival) {}
 
     /// There is a link to a neighbouring generation from now on. Of an incumbent this is said before this
     /// worker is admitted.
@@ -130,7 +141,10 @@ impl<M: Mover> Moving<M> {
     /// Takes a connection into the event loop, and has it served. It counts under `max_connections`, and
     /// is taken even when that is reached.
     fn serve(&self, frozen: Frozen, arrival: Arrival) {
-        let Frozen { descriptor, snapshot, mailbox } = frozen;
+        if frozen.snapshot.kind == Kind::Session {
+            return self.mover.resume_session(frozen, arrival);
+        }
+        let Frozen { descriptor, snapshot, mailbox, .. } = frozen;
         match Stream::adopt(descriptor) {
             Ok(stream) => {
                 self.mover.resume(stream.seated(&self.places), snapshot, mailbox, arrival);
@@ -166,7 +180,10 @@ impl<M: Mover> Home for Moving<M> {
 
 impl<M: Mover> Heir for Moving<M> {
     fn judge(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        self.mover.judge(snapshot)
+        match snapshot.kind {
+            Kind::Session => self.mover.judge_session(snapshot),
+            Kind::Http1 | Kind::WebSocket => self.mover.judge(snapshot),
+        }
     }
 
     fn resume(&mut self, frozen: Frozen) {

@@ -166,6 +166,7 @@ pub(crate) fn judge(snapshot: &Snapshot) -> Result<(), String> {
     let known = match snapshot.kind {
         Kind::Http1 => HTTP_STATE_VERSION,
         Kind::WebSocket => STATE_VERSION,
+        Kind::Session => return Err("it is no connection".to_owned()),
     };
     if snapshot.version != known {
         return Err(format!(
@@ -175,7 +176,7 @@ pub(crate) fn judge(snapshot: &Snapshot) -> Result<(), String> {
     }
     match snapshot.kind {
         Kind::Http1 => read_http_state(snapshot).map(drop),
-        Kind::WebSocket => read_state(snapshot).map(drop),
+        Kind::WebSocket | Kind::Session => read_state(snapshot).map(drop),
     }
     .map_err(|error| error.to_string())
 }
@@ -233,7 +234,7 @@ pub(super) fn freeze_websocket(
 
 fn freeze(stream: Stream, snapshot: Snapshot, mailbox: Option<Mailbox>) -> Option<Frozen> {
     match stream.into_descriptor() {
-        Ok(descriptor) => Some(Frozen { descriptor, snapshot, mailbox }),
+        Ok(descriptor) => Some(Frozen::connection(descriptor, snapshot, mailbox)),
         Err(error) => {
             // The event loop has lost it; nothing more can be done for this connection.
             warn!(%error, "a connection could not be taken out of the event loop");

@@ -77,9 +77,11 @@ fn the_corpus_is_written_anew() {
         ("three-with-mailboxes", vec![(idle(), None), (calling(), Some(7)), (half_a_head(), None)]),
     ] {
         let blob =
-            snapshot::encode(snapshots.iter().map(|(snapshot, mailbox)| (snapshot, *mailbox)));
+            snapshot::encode(snapshots.iter().map(|(snapshot, mailbox)| (snapshot, *mailbox, 1)));
         fs::write(directory("snapshot").join(format!("{name}.bin")), blob).unwrap();
     }
+    let blob = snapshot::encode([(&session(), None, 5), (&session(), None, 4)].into_iter());
+    fs::write(directory("snapshot").join("two-sessions.bin"), blob).unwrap();
 }
 
 fn write(name: &str, message: &impl Serialize) {
@@ -149,6 +151,12 @@ fn idle() -> Snapshot {
 fn half_a_head() -> Snapshot {
     let read = b"POST /v1/chat/completions HTTP/1.1\r\nhost: suite\r\nconte".to_vec();
     Snapshot { peer: Peer::Tcp("[::1]:40313".parse().unwrap()), read, ..idle() }
+}
+
+/// A program that runs on.
+fn session() -> Snapshot {
+    let state = br#"{"version":1,"pid":42}"#;
+    Snapshot { kind: Kind::Session, state: state.to_vec(), peer: Peer::Unix, ..idle() }
 }
 
 /// The worker's own words about it are its own business; these are some.

@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 
 use self::corpus::{contents, corpus};
 use self::mutation::{mutated, mutations};
-use super::snapshot::{self, NotASnapshot, Snapshot};
+use super::snapshot::{self, Entry, NotASnapshot, Snapshot};
 use super::wire::{self, ToSource, ToTarget, WAVE};
 use crate::link::{self, Link};
 use crate::message::{MAX_MESSAGE, ToFront, ToWorker};
@@ -86,8 +86,8 @@ fn unpacked(blob: &[u8], descriptors: usize, count: usize) -> Result<Vec<Snapsho
     Ok(offered.batch.into_iter().map(|unclaimed| unclaimed.snapshot).collect())
 }
 
-fn encoded(snapshots: &[(Snapshot, Option<u64>)]) -> Vec<u8> {
-    snapshot::encode(snapshots.iter().map(|(snapshot, mailbox)| (snapshot, *mailbox)))
+fn encoded(snapshots: &[Entry]) -> Vec<u8> {
+    snapshot::encode(snapshots.iter().map(Entry::parts))
 }
 
 proptest! {
@@ -113,11 +113,14 @@ proptest! {
         let blob = mutated(&contents("snapshot"), entry, &mutations);
         if let Ok(snapshots) = snapshot::decode(&blob, WAVE) {
             prop_assert!(snapshots.len() <= WAVE);
-            let carried = snapshots.iter().map(|(s, _)| s.read.len() + s.unsent.len() + s.state.len());
+            let snapshots_of = snapshots.iter().map(|entry| &entry.snapshot);
+            let carried = snapshots_of.map(|s| s.read.len() + s.unsent.len() + s.state.len());
             prop_assert!(carried.sum::<usize>() <= blob.len());
             let again = snapshot::decode(&encoded(&snapshots), WAVE).unwrap();
             prop_assert_eq!(&again, &snapshots);
-            let fits = snapshots.len() == count && count == descriptors;
+            let has_some = snapshots.iter().all(|entry| entry.descriptors > 0);
+            let needed = snapshots.iter().map(|entry| entry.descriptors).sum::<usize>();
+            let fits = snapshots.len() == count && has_some && needed == descriptors;
             prop_assert_eq!(unpacked(&blob, descriptors, count).is_ok(), fits);
         } else {
             prop_assert!(unpacked(&blob, descriptors, count).is_err());
