@@ -246,6 +246,7 @@ impl Front {
         let event = match said {
             ToFront::Ready(ready) => {
                 worker.greeting = ready.greeting;
+                worker.hears_of_orphans = ready.hears_of_orphans;
                 match self.too_few_descriptors(id, ready.free_descriptors) {
                     Some(failure) => Event::Unfit(id, failure),
                     None => Event::Ready(id),
@@ -288,6 +289,7 @@ impl Front {
             self.end_strays();
             let Some(id) = worker else {
                 debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
+                self.workers.tell_of_orphan(pid, exit);
                 continue;
             };
             self.workers.reaped(id, exit);

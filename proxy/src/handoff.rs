@@ -61,6 +61,13 @@ impl Conversation {
         self.hand(order, None);
     }
 
+    /// Says something that the worker can do without: never in the place of an order, however many there are of it.
+    pub(crate) fn mention(&self, remark: ToWorker) {
+        if self.orders.capacity() > self.orders.max_capacity() / 2 {
+            self.tell(remark);
+        }
+    }
+
     /// As [`Self::tell`], with a descriptor that the worker is to have.
     pub(crate) fn hand(&self, order: ToWorker, descriptor: Option<OwnedFd>) {
         if let Err(error) = self.orders.try_send((order, descriptor)) {
@@ -100,7 +107,10 @@ async fn converse(
             },
             order = orders.recv() => match order {
                 Some((order, descriptor)) => {
-                    allowance.earn();
+                    // It has no answer, and comes as often as its own descendants end.
+                    if !matches!(order, ToWorker::OrphanEnded(_)) {
+                        allowance.earn();
+                    }
                     let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
                     // A worker that is gone is met by the next receive.
                     let _ = link.send(&order, &descriptors).await;

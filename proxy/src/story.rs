@@ -117,6 +117,7 @@ impl Story {
             reason: record.reason.clone(),
             phases: record.phases,
             moved: record.drained.map(|drained| drained.moved),
+            sessions: record.drained.map(|drained| drained.sessions),
             finished: record.drained.map(|drained| drained.finished),
             closed: record.drained.map(|drained| drained.closed),
             cut: record.drained.map(|drained| drained.cut),
@@ -322,10 +323,11 @@ impl Story {
         record.phases.drained_ms = Some(elapsed_ms);
         record.drained = Some(drained);
         let number = record.number;
-        let Drained { moved, finished, closed, cut } = drained;
+        let Drained { moved, sessions, finished, closed, cut } = drained;
         info!(
             generation = %id,
             moved = moved.total(),
+            sessions,
             finished = finished.total(),
             closed = closed.total(),
             cut = cut.total(),
@@ -334,7 +336,7 @@ impl Story {
         );
         self.send(
             number,
-            Answer::Drained { generation: id, moved, finished, closed, cut, elapsed_ms },
+            Answer::Drained { generation: id, moved, sessions, finished, closed, cut, elapsed_ms },
         );
         if is_over {
             self.done(number, Outcome::Committed, cut.total(), None);

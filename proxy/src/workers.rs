@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::handoff::fault::{self, Point};
-use ::handoff::message::{Drained, GenerationId, Hello, Report, ToWorker};
+use ::handoff::message::{Drained, GenerationId, Hello, OrphanEnded, Report, ToWorker};
 use ::handoff::{chain, link};
 use nix::unistd::Pid;
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     asked: Vec<oneshot::Sender<Report>>,
     pub(crate) drained: Option<Drained>,
     pub(crate) greeting: Vec<String>,
+    /// Whether it asked to be told of adopted processes.
+    pub(crate) hears_of_orphans: bool,
     /// Why it wants to be replaced, if it does.
     pub(crate) wanted: Option<String>,
 }
@@ -80,6 +82,7 @@ impl Workers {
             asked: Vec::new(),
             drained: None,
             greeting: Vec::new(),
+            hears_of_orphans: false,
             wanted: None,
         };
         self.living.insert(id, worker);
@@ -98,6 +101,20 @@ impl Workers {
     pub(crate) fn tell(&self, id: GenerationId, order: ToWorker) {
         if let Some(conversation) = self.conversation(id) {
             conversation.tell(order);
+        }
+    }
+
+    /// Tells whoever asked for it that an adopted process has ended.
+    pub(crate) fn tell_of_orphan(&self, pid: Pid, exit: Exit) {
+        let (code, signal) = match exit {
+            Exit::Code(code) => (Some(code), None),
+            Exit::Signal(signal) => (None, Some(signal)),
+        };
+        let ended = OrphanEnded { pid: pid.as_raw(), code, signal };
+        for worker in self.living.values().filter(|worker| worker.hears_of_orphans) {
+            if let Some(conversation) = &worker.conversation {
+                conversation.mention(ToWorker::OrphanEnded(ended));
+            }
         }
     }
 

@@ -45,7 +45,9 @@ pub mod worker;
 
 pub use acceptor::{Acceptor, Peer, Stream};
 pub use chain::chain;
-pub use message::{Connections, Drain, Drained, GenerationId, Newcomers, Ready, Report};
+pub use message::{
+    Connections, Drain, Drained, GenerationId, Newcomers, OrphanEnded, Ready, Report,
+};
 pub use socket::Address;
 pub use stance::Stance;
 pub use worker::{Arrival, Migration, Mover, StartFailed, Worker};

@@ -123,6 +123,9 @@ pub enum ToWorker {
         /// Who it was.
         generation: GenerationId,
     },
+    /// A process that a worker had started, and that the front adopted from it, has ended. Said to those that
+    /// [ask for it](Ready::hears_of_orphans).
+    OrphanEnded(OrphanEnded),
 }
 
 /// What a worker says to the front.
@@ -198,6 +201,22 @@ pub struct Ready {
     /// what to type next. Never a secret.
     #[serde(default)]
     pub greeting: Vec<String>,
+    /// Whether this worker goes on with processes that others have started, and wants to be told of their ends.
+    #[serde(default)]
+    pub hears_of_orphans: bool,
+}
+
+/// How a process has ended that the front had adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanEnded {
+    /// Its id, which may be somebody else's from now on.
+    pub pid: i32,
+    /// With which code it exited, if it did.
+    #[serde(default)]
+    pub code: Option<i32>,
+    /// Which signal has ended it, if one did.
+    #[serde(default)]
+    pub signal: Option<i32>,
 }
 
 /// How a drain is to go.
@@ -233,6 +252,9 @@ pub struct Drained {
     /// Connections that the successor serves now.
     #[serde(default)]
     pub moved: Connections,
+    /// Sessions that the successor goes on with: programs that run on, and no connections.
+    #[serde(default)]
+    pub sessions: u64,
     /// Connections that ended by themselves or after their last response.
     #[serde(default)]
     pub finished: Connections,
@@ -325,13 +347,19 @@ mod tests {
             ToWorker::MigrateTo { successor: GenerationId::new(8) },
             ToWorker::MigrateFrom { incumbent: GenerationId::new(7) },
             ToWorker::Reaped { generation: GenerationId::new(7) },
+            ToWorker::OrphanEnded(OrphanEnded { pid: 42, code: None, signal: Some(9) }),
         ];
         for message in to_worker {
             let bytes = serde_json::to_vec(&message).unwrap();
             assert_eq!(serde_json::from_slice::<ToWorker>(&bytes).unwrap(), message);
         }
         let to_front = [
-            ToFront::Ready(Ready { program: "p 1".into(), free_descriptors: 9, greeting: vec![] }),
+            ToFront::Ready(Ready {
+                program: "p 1".into(),
+                free_descriptors: 9,
+                greeting: vec![],
+                hears_of_orphans: true,
+            }),
             ToFront::Failing { conditions: vec!["store".into()] },
             ToFront::Refuse { reason: "too old".into() },
             ToFront::Accepting,

@@ -189,5 +189,6 @@ fn last_takeover(last: &LastTakeover) -> String {
             line.push_str(&format!(" · {what} {}", connections.total()));
         }
     }
+    line.push_str(&super::takeover::sessions_moved(last.sessions.unwrap_or(0)));
     line
 }

@@ -171,15 +171,21 @@ fn spoken_answer(answer: &Answer) -> Option<String> {
             "nobody accepted for {}: {turned_away} newcomers waited too long, and were closed",
             spoken(*elapsed_ms)
         ),
-        Answer::Drained { generation, moved, finished, closed, cut, .. } => format!(
-            "{generation} drained: moved {} · finished {} · closed {} · cut {}",
+        Answer::Drained { generation, moved, sessions, finished, closed, cut, .. } => format!(
+            "{generation} drained: moved {} · finished {} · closed {} · cut {}{}",
             moved.total(),
             finished.total(),
             closed.total(),
-            cut.total()
+            cut.total(),
+            sessions_moved(*sessions)
         ),
         _ => return None,
     })
+}
+
+/// Of most workers nobody wants to know that they have none.
+pub(super) fn sessions_moved(sessions: u64) -> String {
+    if sessions == 0 { String::new() } else { format!(" · sessions {sessions}") }
 }
 
 fn draining(

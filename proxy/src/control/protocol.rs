@@ -90,6 +90,9 @@ pub(crate) enum Answer {
         generation: GenerationId,
         #[serde(default)]
         moved: Connections,
+        /// Sessions that the successor goes on with; no connections.
+        #[serde(default)]
+        sessions: u64,
         finished: Connections,
         closed: Connections,
         cut: Connections,
@@ -196,6 +199,9 @@ pub(crate) struct LastTakeover {
     pub(crate) phases: Phases,
     #[serde(default)]
     pub(crate) moved: Option<Connections>,
+    /// Sessions that the successor goes on with; no connections.
+    #[serde(default)]
+    pub(crate) sessions: Option<u64>,
     pub(crate) finished: Option<Connections>,
     pub(crate) closed: Option<Connections>,
     pub(crate) cut: Option<Connections>,

@@ -117,7 +117,10 @@ impl Point {
             ToWorker::MigrateTo { .. } => Some(Self::Introduced),
             ToWorker::Drain(_) => Some(Self::DrainSent),
             ToWorker::Lease { .. } => Some(Self::LeaseSent),
-            ToWorker::Report | ToWorker::MigrateFrom { .. } | ToWorker::Reaped { .. } => None,
+            ToWorker::Report
+            | ToWorker::MigrateFrom { .. }
+            | ToWorker::Reaped { .. }
+            | ToWorker::OrphanEnded(_) => None,
         }
     }
 

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use super::mover::{Introduction, migration_link};
 use crate::fault::{self, Point};
 use crate::link::{Link, Received};
-use crate::message::{Connections, Drain, GenerationId, Report, ToFront, ToWorker};
+use crate::message::{Connections, Drain, GenerationId, OrphanEnded, Report, ToFront, ToWorker};
 use crate::migrate::Moved;
 use crate::stance::Stance;
 
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     /// What has come of moving connections to a successor.
     pub(super) moved: OnceLock<watch::Receiver<Moved>>,
     pub(super) reporter: OnceLock<Box<dyn Fn() -> Report + Send + Sync>>,
+    /// Who is told how adopted processes have ended.
+    pub(super) orphans: OnceLock<Box<dyn Fn(OrphanEnded) + Send + Sync>>,
 }
 
 impl Shared {
@@ -175,6 +177,11 @@ fn obey(
         }
         ToWorker::Reaped { generation } => {
             shared.reaped.send_if_modified(|reaped| reaped.insert(generation));
+        }
+        ToWorker::OrphanEnded(ended) => {
+            if let Some(heard) = shared.orphans.get() {
+                heard(ended);
+            }
         }
         ToWorker::Hello(_) => warn!("the front introduced itself twice"),
     }

@@ -45,7 +45,7 @@ use self::start::{open_all, receive_hello, take_link};
 use crate::acceptor::Acceptor;
 use crate::fault::{self, Point};
 use crate::limits::free_descriptors;
-use crate::message::{Drain, Drained, GenerationId, Ready, Report, ToFront};
+use crate::message::{Drain, Drained, GenerationId, OrphanEnded, Ready, Report, ToFront};
 use crate::places::Places;
 use crate::socket::{Address, ListeningSocket};
 use crate::stance::Stance;
@@ -130,6 +130,7 @@ impl Worker {
             reaped: watch::Sender::default(),
             moved: OnceLock::new(),
             reporter: OnceLock::new(),
+            orphans: OnceLock::new(),
         });
         let (outbox, words) = mpsc::channel(16);
         let Some(link) = take_link()? else {
@@ -195,10 +196,11 @@ impl Worker {
         &self.addresses
     }
 
-    /// Says that the worker could serve. `free_descriptors` is filled in here.
+    /// Says that the worker could serve. `free_descriptors` and `hears_of_orphans` are filled in here.
     pub async fn ready(&self, mut ready: Ready) {
         // Unknown is as good as none: the front then refuses rather than risks it.
         ready.free_descriptors = free_descriptors().unwrap_or(0);
+        ready.hears_of_orphans = self.shared.orphans.get().is_some();
         self.say(ToFront::Ready(ready)).await;
     }
 
@@ -218,6 +220,13 @@ impl Worker {
     pub fn on_report(&self, report: impl Fn() -> Report + Send + Sync + 'static) {
         // A second reporter is a mistake of the caller's that does no harm.
         let _ = self.shared.reporter.set(Box::new(report));
+    }
+
+    /// Has `heard` told how processes have ended that the front adopted: what others had started, and this worker
+    /// went on with. To be said before [`Self::ready`]; the first call counts. A front of an earlier version never tells.
+    pub fn on_orphan_ended(&self, heard: impl Fn(OrphanEnded) + Send + Sync + 'static) {
+        // A second one is a mistake of the caller's that does no harm.
+        let _ = self.shared.orphans.set(Box::new(heard));
     }
 
     /// What this worker may do, now and after each change.

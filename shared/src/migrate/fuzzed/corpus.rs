@@ -10,8 +10,8 @@ use super::super::snapshot::{self, Kind, Snapshot};
 use super::super::wire::{Rejected, ToSource, ToTarget};
 use crate::acceptor::Peer;
 use crate::message::{
-    Connections, Drain, Drained, GenerationId, Hello, Newcomers, OldestWork, PROTOCOL, Ready,
-    Report, SocketEntry, ToFront, ToWorker,
+    Connections, Drain, Drained, GenerationId, Hello, Newcomers, OldestWork, OrphanEnded, PROTOCOL,
+    Ready, Report, SocketEntry, ToFront, ToWorker,
 };
 
 fn directory(of: &str) -> PathBuf {
@@ -48,12 +48,14 @@ fn the_corpus_is_written_anew() {
     write("migrate-to", &ToWorker::MigrateTo { successor: GenerationId::new(8) });
     write("migrate-from", &ToWorker::MigrateFrom { incumbent: GenerationId::new(7) });
     write("reaped", &ToWorker::Reaped { generation: GenerationId::new(7) });
-    write("ready", &ready());
+    let ended = OrphanEnded { pid: 42, code: Some(3), signal: None };
+    write("orphan-ended", &ToWorker::OrphanEnded(ended));
+    write("ready-for-orphans", &ready());
     write("failing", &ToFront::Failing { conditions: vec!["state-directory".into()] });
     write("refuse", &ToFront::Refuse { reason: "the front speaks protocol 9".into() });
     write("accepting", &ToFront::Accepting);
     write("stopped", &ToFront::Stopped);
-    write("drained", &drained());
+    write("drained-with-sessions", &drained());
     write("report", &report());
     write("offer", &ToTarget::Offer { seq: 3, count: 64 });
     write("commit", &ToTarget::Commit { seq: 3 });
@@ -106,12 +108,14 @@ fn ready() -> ToFront {
         program: "holdfast-worker 0.1.0".into(),
         free_descriptors: 1_048_000,
         greeting: vec!["the token lies in ~/.holdfast/token".into()],
+        hears_of_orphans: true,
     })
 }
 
 fn drained() -> ToFront {
     ToFront::Drained(Drained {
         moved: Connections { http: 20, websocket: 192 },
+        sessions: 3,
         finished: Connections { http: 3, websocket: 0 },
         closed: Connections { http: 1, websocket: 2 },
         cut: Connections::default(),
