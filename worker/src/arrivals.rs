@@ -1,30 +1,38 @@
 //! Connections that were not accepted here, or not for the first time: moved from another
-//! generation, or come back from a move that was called off.
+//! generation, or come back from a move that was called off. So do the sessions of CLI agents.
 //!
 //! **Invariants**
 //! - Each of them is served by a task of its own, which ends with the worker.
 //! - One that the successor would not take is not offered to it again.
+//! - What dead neighbours have left of CLIs is ended after what they had given for good is taken over.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use handoff::migrate::{Kind, Mailbox, Neighbour, Roster, Snapshot};
+use handoff::migrate::{Frozen, Kind, Mailbox, Neighbour, Roster, Snapshot};
 use handoff::{Arrival, Mover, Stream};
 use tokio::task::JoinSet;
 
+use crate::agents::fallback::Stock;
 use crate::serve::{self, Gateway};
+
+/// How long a neighbour may take to end that has closed its link.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves whatever arrives.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     gateway: Arc<Gateway>,
+    /// What goes on with sessions.
+    stock: Arc<Stock>,
     /// Set before anything can arrive: the roster exists only once there is somebody to resume.
     roster: OnceLock<Roster>,
     connections: Mutex<JoinSet<()>>,
 }
 
 impl Arrivals {
-    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway, roster: OnceLock::new(), connections: Mutex::default() }
+    pub(crate) fn new(gateway: Arc<Gateway>, stock: Arc<Stock>) -> Self {
+        Self { gateway, stock, roster: OnceLock::new(), connections: Mutex::default() }
     }
 
     /// Where connections that arrive take their seats.
@@ -37,6 +45,12 @@ impl Arrivals {
     pub(crate) async fn shutdown(&self) {
         let mut connections = std::mem::take(&mut *self.connections());
         connections.shutdown().await;
+    }
+
+    /// Ends what CLIs neighbours have left, once those are over that are ending now.
+    fn sweep_after_others(&self) {
+        let stock = Arc::clone(&self.stock);
+        tokio::task::spawn_blocking(move || stock.clis().sweep_after_others(END_TIMEOUT));
     }
 
     fn connections(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -70,7 +84,7 @@ impl Mover for Arrivals {
                 let arrived = (snapshot, mailbox, arrival);
                 connections.spawn(serve::resume_websocket(gateway, stream, arrived, berth))
             }
-            // They come another way.
+            // It comes another way.
             Kind::Session => return,
         };
     }
@@ -85,5 +99,21 @@ impl Mover for Arrivals {
 
     fn unlinked(&self, neighbour: Neighbour) {
         self.gateway.unlinked(neighbour);
+        if neighbour == Neighbour::Successor {
+            self.stock.clis().stay();
+            self.sweep_after_others();
+        }
+    }
+
+    fn judge_session(&self, snapshot: &Snapshot) -> Result<(), String> {
+        self.stock.clis().judge(snapshot)
+    }
+
+    fn resume_session(&self, session: Frozen, arrival: Arrival) {
+        self.stock.clis().resume(session, arrival);
+    }
+
+    fn settled(&self) {
+        self.sweep_after_others();
     }
 }

@@ -242,6 +242,21 @@ impl Seat {
         if self.is_wanted() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Ready while it is asked, and has neither said that it is busy nor was given; otherwise the task is woken when it is.
+    /// Whoever says that it is busy asks once more, to hear of the next time.
+    pub fn poll_asked(&self, context: &mut Context<'_>) -> Poll<()> {
+        let is_asked = || self.wish.state.load(Ordering::Acquire) == ASKED;
+        if is_asked() {
+            return Poll::Ready(());
+        }
+        {
+            let mut waker = self.wish.waker.lock().unwrap_or_else(PoisonError::into_inner);
+            waker.clone_from(context.waker());
+        }
+        // Asked between the look and the waker's arrival.
+        if is_asked() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Whether the connection is to move as soon as it can.
     #[must_use]
     pub fn is_wanted(&self) -> bool {

@@ -56,6 +56,9 @@ pub trait Mover: Send + Sync + 'static {
 
     /// The link to a neighbouring generation has ended.
     fn unlinked(&self, _neighbour: Neighbour) {}
+
+    /// The incumbent is gone and reaped, and what it had given for good is served here: nothing comes from it any more.
+    fn settled(&self) {}
 }
 
 /// Where a resumed connection comes from.
@@ -234,15 +237,19 @@ async fn take_over(
     moving: Moving<impl Mover>,
     incumbent: GenerationId,
     target: Target,
-    mut reaped: watch::Receiver<BTreeSet<GenerationId>>,
+    reaped: watch::Receiver<BTreeSet<GenerationId>>,
 ) {
-    let reaped = async {
-        // Without a front nobody tells; what was prepared stays frozen then, and ends with us.
-        if reaped.wait_for(|reaped| reaped.contains(&incumbent)).await.is_err() {
-            std::future::pending::<()>().await;
+    let mover = Arc::clone(&moving.mover);
+    let is_reaped = || {
+        let mut reaped = reaped.clone();
+        async move {
+            // Without a front nobody tells; what was prepared stays frozen then, and ends with us.
+            if reaped.wait_for(|reaped| reaped.contains(&incumbent)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     };
-    match target.run(moving, reaped).await {
+    match target.run(moving, is_reaped()).await {
         Ok(connections) => info!(%incumbent, connections, "connections taken over"),
         Err(error) => warn!(
             %incumbent,
@@ -250,4 +257,6 @@ async fn take_over(
             "the migration link broke"
         ),
     }
+    is_reaped().await;
+    mover.settled();
 }

@@ -8,6 +8,7 @@ pub(crate) mod harness;
 mod lane;
 mod neighbours;
 mod overview;
+mod releases;
 mod run;
 mod runs;
 mod session;

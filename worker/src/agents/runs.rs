@@ -9,8 +9,7 @@
 //! - A run goes on whatever becomes of the connection that asked for it, unless it is followed ([`super::follow`]); it
 //!   ends with this generation at the latest.
 //! - Its id is free again, and its lane left, whichever way it ends, also by a panic.
-//! - Of all who ask for a run under one idempotency key, in whichever generation, one begins it; how it is carried
-//!   out is in [`super::run`].
+//! - Of all who ask for a run under one idempotency key, in whichever generation, one begins it; see [`super::run`].
 //! - An abort reaches runs of the generation beside as well.
 
 use std::collections::HashMap;
@@ -28,6 +27,7 @@ use super::follow::{Followed, Follower, follower};
 use super::harness::{Earlier, Harness, Turn};
 use super::lane::{Consequence, Lanes, Ticket};
 use super::neighbours::{Word, tell_of_end};
+use super::releases::Releases;
 use super::session::SessionKey;
 use super::transcript::{Ended, clock_ms};
 use super::{overview::Overview, run};
@@ -92,6 +92,7 @@ pub(crate) struct Runs {
     overview: Overview,
     /// Who looks after jobs here.
     jobs: OnceLock<Arc<Notify>>,
+    releases: Releases,
     ends: Ends,
     state: Mutex<State>,
 }
@@ -116,8 +117,23 @@ struct UnderWay {
 impl Runs {
     /// No runs yet; those to come are told of by this post, counted in this census, and written down in this store.
     pub(crate) fn new(post: Post, census: Arc<Census>, store: Store) -> Self {
-        let (overview, jobs, ends, state) = Default::default();
-        Self { post, census, store, overview, jobs, ends, state }
+        let (overview, jobs, releases, ends, state) = Default::default();
+        Self { post, census, store, overview, jobs, releases, ends, state }
+    }
+
+    /// How lanes go to the generation beside.
+    pub(crate) const fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    /// The lane of this session is to be the successor's, if there is one, as soon as nobody runs in it.
+    pub(crate) fn yield_lane(&self, session: &str) {
+        let mut state = self.state();
+        // Under the lock under which its end is heard of: a lane given to nobody would be lost.
+        if self.post.is_linked(Neighbour::Successor) {
+            let consequences = state.lanes.wanted(Neighbour::Successor, session);
+            self.follow(&mut state, consequences);
+        }
     }
 
     /// Whom to wake when the generation beside says that scheduled jobs have changed. It is said once.
@@ -224,7 +240,6 @@ impl Runs {
         tokio::spawn(async move {
             let ends = run::Ends { ended, followed };
             let outcome_of_run = run::carry_out(place, asked, granted, ends).await;
-            // Nobody may have stayed to hear it.
             let _ = outcome.send(outcome_of_run);
             drop(seat);
         });
@@ -290,7 +305,6 @@ impl Runs {
         }
         let (answer, answered) = oneshot::channel();
         state.asked.insert(ask, answer);
-        // Those that were given up are let go of at the next occasion.
         state.asked.retain(|_, answer| !answer.is_closed());
         Some(answered)
     }
@@ -385,7 +399,6 @@ impl Runs {
             match consequence {
                 Consequence::Granted(ticket) => {
                     if let Some(grant) = state.waiting.remove(&ticket) {
-                        // Its task holds the other end until it has left the lane.
                         let _ = grant.send(());
                     }
                 }
@@ -393,7 +406,7 @@ impl Runs {
                     self.post.tell(neighbour, &Word::LaneWanted { session }.written());
                 }
                 Consequence::Release(neighbour, session) => {
-                    self.post.tell(neighbour, &Word::LaneReleased { session }.written());
+                    self.releases.release(&self.post, neighbour, session);
                 }
             }
         }

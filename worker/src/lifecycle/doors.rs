@@ -1,4 +1,4 @@
-//! How connections come in: through the listening sockets, and from the incumbent when they move.
+//! How connections come in, and the sessions of CLI agents with them: through the listening sockets, and from the incumbent when they move.
 //!
 //! **Invariants**
 //! - A connection belongs to the task of the door it came through: a panic ends that connection
@@ -13,6 +13,8 @@ use handoff::{Acceptor, Connections, Migration, Worker};
 use tokio::task::{JoinError, JoinSet};
 use tracing::error;
 
+use crate::agents::Runs;
+use crate::agents::fallback::Stock;
 use crate::args::Migrate;
 use crate::arrivals::Arrivals;
 use crate::serve::{self, Gateway};
@@ -33,14 +35,20 @@ impl Doors {
         worker: &Worker,
         acceptors: Vec<Acceptor>,
         gateway: &Arc<Gateway>,
+        (runs, stock): (&Arc<Runs>, &Arc<Stock>),
         migrate: Migrate,
     ) -> Self {
-        let arrivals = Arc::new(Arrivals::new(Arc::clone(gateway)));
+        let arrivals = Arc::new(Arrivals::new(Arc::clone(gateway), Arc::clone(stock)));
         let migration =
             (migrate == Migrate::On).then(|| worker.movable(Arc::clone(&arrivals), gateway.post()));
         if let Some(migration) = &migration {
             arrivals.seat_in(migration.roster.clone());
             gateway.moves(migration.moved.clone());
+            let runs = Arc::clone(runs);
+            let yield_lane = move |session: &str| runs.yield_lane(session);
+            stock.clis().move_by(migration.roster.clone(), yield_lane);
+            let clis = Arc::clone(stock);
+            worker.on_orphan_ended(move |ended| clis.clis().orphan_ended(ended));
         }
         let roster = migration.as_ref().map(|migration| migration.roster.clone());
         let (census, frozen) = (Arc::clone(&gateway.census), roster.clone());

@@ -13,14 +13,20 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::doors::Doors;
+use crate::agents::harness::CliAgents;
 use crate::serve::Gateway;
 use crate::timetable::Driven;
 
 /// The most of a drain that is kept for connections that could not move.
 const LONGEST_RESERVE: Duration = Duration::from_secs(5);
 
-/// Waits until all connections have moved or ended, or the deadline has come, and says how.
-pub(super) async fn drain(worker: &Worker, gateway: &Gateway, doors: &mut Doors) -> Drained {
+/// Waits until all connections and sessions have moved or ended, or the deadline has come, and says how.
+pub(super) async fn drain(
+    worker: &Worker,
+    gateway: &Gateway,
+    clis: &CliAgents,
+    doors: &mut Doors,
+) -> Drained {
     // Whatever way the drain ends, nobody comes in after it.
     let mut accepting = std::mem::take(&mut doors.accepting);
     let (arrivals, migration) = (&doors.arrivals, doors.migration.as_ref());
@@ -48,6 +54,7 @@ pub(super) async fn drain(worker: &Worker, gateway: &Gateway, doors: &mut Doors)
                     migration.halt();
                 }
                 gateway.dismiss();
+                clis.dismiss();
             }
             () = tokio::time::sleep_until(deadline.into()) => {
                 let drained = gateway.census.drained();
@@ -81,7 +88,7 @@ async fn nothing_moves_any_more(
     }
 }
 
-/// Ends when no connection is here any more, neither served nor on its way.
+/// Ends when no connection and no session is here any more, neither served nor on its way.
 async fn all_gone(accepting: &mut JoinSet<()>, gateway: &Gateway, migration: Option<&Migration>) {
     while accepting.join_next().await.is_some() {}
     loop {
@@ -104,6 +111,7 @@ fn with_moved(mut drained: Drained, migration: Option<&Migration>) -> Drained {
     if let Some(migration) = migration {
         let moved = *migration.moved.borrow();
         drained.moved = moved.moved;
+        drained.sessions = moved.sessions;
         drained.cut.http += moved.lost.http;
         drained.cut.websocket += moved.lost.websocket;
     }

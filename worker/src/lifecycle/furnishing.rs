@@ -73,6 +73,10 @@ pub(super) async fn furnish(
     let stock = Stock::new(state.path().to_owned(), Duration::from_millis(args.echo_delay_ms));
     let stock = Arc::new(stock);
     sweep(&stock).await;
+    let clis = Arc::clone(&stock);
+    runs.releases().part_by(Box::new(move |neighbour, session| {
+        Some(Box::pin(clis.clis().part(neighbour, session)?))
+    }));
     let knowledge = Knowledge {
         state_dir: state.path().to_owned(),
         token,

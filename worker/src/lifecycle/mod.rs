@@ -131,7 +131,8 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
     let furnished = furnish(&worker, &args, log, (state, config, token), store, descriptors).await;
     let Furnished { gateway, knowledge, loaded, stock, timetable, wishes, following: _following } =
         furnished;
-    let mut doors = Doors::open(&worker, acceptors, &gateway, args.migrate);
+    let mut doors =
+        Doors::open(&worker, acceptors, &gateway, (&knowledge.runs, &stock), args.migrate);
     let _own_sockets = opening::own_socket_files(&worker);
     opening::become_ready(&worker, &gateway, (&knowledge.plugins, &loaded), &source).await;
     let harnesses: FindHarness = {
@@ -140,7 +141,7 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
     };
     let driven = timetable.drive(worker.lease(), Arc::clone(&knowledge.runs), harnesses);
     opening::serve_until_leaving(&worker, wishes).await;
-    let drained = draining::drain(&worker, &gateway, &mut doors).await;
+    let drained = draining::drain(&worker, &gateway, stock.clis(), &mut doors).await;
     draining::end_schedule(&worker, &gateway, driven).await;
     let deadline = worker.stance().borrow().deadline().unwrap_or_else(Instant::now);
     tokio::join!(

@@ -9,8 +9,8 @@
 //! - It leads a process group of its own; a signal goes to all of that.
 //! - The group is signalled while its leader is unreaped only, so its number is nobody else's; whoever did not start the
 //!   child asks its pidfd just before.
-//! - Who started it reaps it, whoever owns it by then. After that process has ended, whoever inherits it does: its status
-//!   is then not known here.
+//! - Who started it reaps it, whoever owns it by then. After that process has ended, the front does, and says how it ended.
+//!   An owner that did not start it waits for that word for a moment, and does without it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -30,6 +30,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::orphans::{Orphan, Orphans};
 use super::scratch::Life;
 
 /// How long a process has to be gone after SIGKILL before it is given up.
@@ -111,8 +112,16 @@ pub(super) struct Child {
     pid: Pid,
     /// It is no pipe, but all that is asked of it is when it is readable.
     pidfd: pipe::Receiver,
-    /// Where its reaper says how it has ended, if that is here.
-    status: Option<watch::Receiver<Status>>,
+    reaper: Reaper,
+}
+
+/// Who says how a child has ended.
+#[derive(Debug)]
+pub(super) enum Reaper {
+    /// A task of this process: it has started the child.
+    Here(watch::Receiver<Status>),
+    /// Whoever inherits the child.
+    Elsewhere(Orphan),
 }
 
 impl Child {
@@ -154,25 +163,34 @@ impl Child {
         tokio::spawn(reap(pid, for_reaper, said));
         let pidfd = pipe::Receiver::from_owned_fd_unchecked(pidfd)?;
         let pipes = Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
-        Ok((Self { life, pid, pidfd, status: Some(status) }, pipes))
+        Ok((Self { life, pid, pidfd, reaper: Reaper::Here(status) }, pipes))
     }
 
     /// Takes over a child that another process started.
     ///
     /// # Errors
     /// `InvalidInput` for what is no process's number; those of watching the descriptor.
-    pub(super) fn adopt(life: Life, pidfd: OwnedFd) -> io::Result<Self> {
-        let pid = Pid::from_raw(life.pid).filter(|pid| !pid.is_init());
-        let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self { life, pid, pidfd: pipe::Receiver::from_owned_fd_unchecked(pidfd)?, status: None })
+    pub(super) fn adopt(life: Life, pidfd: OwnedFd, orphans: &Orphans) -> io::Result<Self> {
+        Self::resume(life, pidfd, Reaper::Elsewhere(orphans.expect(life.pid)))
     }
 
-    /// Stops watching it, in favour of whoever adopts it.
+    /// Goes on with one that was [taken apart](Self::into_parts) here.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    pub(super) fn resume(life: Life, pidfd: OwnedFd, reaper: Reaper) -> io::Result<Self> {
+        let pid = Pid::from_raw(life.pid).filter(|pid| !pid.is_init());
+        let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = pipe::Receiver::from_owned_fd_unchecked(pidfd)?;
+        Ok(Self { life, pid, pidfd, reaper })
+    }
+
+    /// Stops watching it, in favour of whoever adopts it, or resumes it here.
     ///
     /// # Errors
     /// Those of taking it out of the runtime.
-    pub(super) fn into_pidfd(self) -> io::Result<OwnedFd> {
-        self.pidfd.into_nonblocking_fd()
+    pub(super) fn into_parts(self) -> io::Result<(OwnedFd, Reaper)> {
+        Ok((self.pidfd.into_nonblocking_fd()?, self.reaper))
     }
 
     /// Which process it is.
@@ -194,10 +212,14 @@ impl Child {
 
     /// How it has ended, once it has.
     pub(super) async fn status(&mut self) -> Status {
-        let Some(status) = &mut self.status else { return Status::Unknown };
-        // Its reaper has seen what we have seen, and ends after it has said so.
-        while status.changed().await.is_ok() {}
-        *status.borrow()
+        match &mut self.reaper {
+            Reaper::Here(status) => {
+                // It has seen what we have seen, and ends after it has said so.
+                while status.changed().await.is_ok() {}
+                *status.borrow()
+            }
+            Reaper::Elsewhere(orphan) => orphan.status().await,
+        }
     }
 
     /// Sends a signal to its whole group, if it still leads it.

@@ -7,17 +7,20 @@
 //!
 //! **Invariants**
 //! - A run that is dropped ends its program's whole process group, politely first.
-//! - A session at rest moves to another owner whole: a [`Pool`](pool::Pool) takes it apart and goes on with what others took apart.
+//! - A session at rest moves to another owner whole: its [keeper](pool::Pool) takes it apart, and goes on with what others took apart.
 //! - A program's directory is there for as long as the program is, and no longer.
 
 mod agents;
 mod backend;
 mod child;
 mod codec;
+mod crossing;
+mod departures;
 mod failure;
 mod kept;
 mod launch;
 mod mcp;
+mod orphans;
 mod pool;
 mod program;
 mod reliability;

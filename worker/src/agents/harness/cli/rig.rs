@@ -1,6 +1,7 @@
 //! What the tests of CLI agents need: the fixture program, a place for it, and turns of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -44,7 +45,8 @@ impl Rig {
 
     pub(super) fn pool(&self, keeping: Keeping) -> Pool {
         let (backend, root) = (self.backend.clone(), self.root.clone());
-        Pool::new(CLAUDE, backend, Environment::default(), root, Toolbox::default(), keeping)
+        let kept = (keeping, Arc::default());
+        Pool::new(CLAUDE, backend, Environment::default(), root, Toolbox::default(), kept)
     }
 
     pub(super) fn workspace(&self) -> PathBuf {

@@ -53,6 +53,11 @@ impl Lines {
         Some(Ok(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
+    /// How many bytes were read and are in no line yet.
+    pub(in super::super) const fn ahead(&self) -> usize {
+        self.waiting.len() - self.taken
+    }
+
     /// What was read and is in no line yet: the last line of a program that has ended without ending it.
     pub(in super::super) fn into_read_ahead(mut self) -> Vec<u8> {
         self.waiting.drain(..self.taken);

@@ -1,16 +1,11 @@
-//! The sessions of a backend that live: each has a keeper, a task that owns it and whatever becomes of it.
-//!
-//! ```text
-//! begin ─► keeper ─► launch, or the session that is there ─► turn ─► at rest ─┬─► next turn
-//!                        ▲ another fingerprint: ended first                    ├─► idle, evicted, closed: ended
-//!                        └──────────── it was gone ────────────────────────────┴─► taken apart: another owner's
-//! ```
+//! The sessions of a backend that live: each has a [keeper](keeper::Keeper), a task that owns it and whatever becomes of it.
 //!
 //! **Invariants**
-//! - A session key has one keeper, and a keeper one process at a time: the next one starts when the last is gone.
+//! - A session key has one keeper.
 //! - Nobody listens to a turn any more: its whole process group is ended, politely first.
 //! - A program that is started after another goes on with its conversation.
 
+mod keeper;
 mod turns;
 
 use std::collections::HashMap;
@@ -18,18 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use handoff::migrate::Neighbour;
+use tokio::sync::mpsc;
 use tracing::debug;
 
-use self::turns::{one_shot, turn};
+use self::keeper::{Keeper, Order};
+use self::turns::one_shot;
 use super::backend::CliBackend;
 use super::child::{Manner, Patience};
+use super::crossing::{Parted, Parting};
+use super::departures::Departures;
 use super::failure::CliFailure;
 use super::launch::Launcher;
 use super::mcp::Toolbox;
+use super::orphans::Orphans;
 use super::program::Asked;
 use super::scratch::ScratchRoot;
-use super::session::{AdoptFailed, Event, Session, SessionParts};
+use super::session::{AdoptFailed, Claim, Kept, Session, SessionParts};
 use super::shelf::Shelf;
 use super::turn::Fragment;
 use crate::state::config::Environment;
@@ -65,6 +65,7 @@ struct Inner {
     /// Replaced when the configuration changes.
     launcher: ArcSwap<Launcher>,
     keeping: Keeping,
+    departures: Arc<Departures>,
     state: Mutex<State>,
 }
 
@@ -72,21 +73,6 @@ struct Inner {
 struct State {
     shelf: Shelf,
     keepers: HashMap<String, mpsc::Sender<Order>>,
-}
-
-/// What a keeper is told.
-#[derive(Debug)]
-enum Order {
-    Turn(Box<Asked>, mpsc::Sender<Fragment>),
-    Close,
-    TakeApart(oneshot::Sender<SessionParts>),
-}
-
-/// What ends a session's rest.
-enum Woken {
-    By(Order),
-    Idle,
-    Gone,
 }
 
 impl Pool {
@@ -97,11 +83,12 @@ impl Pool {
         values: Environment,
         root: ScratchRoot,
         toolbox: Toolbox,
-        keeping: Keeping,
+        (keeping, departures): (Keeping, Arc<Departures>),
     ) -> Self {
         let launcher = ArcSwap::from_pointee(Launcher { backend, values, root, toolbox });
         let state = State { shelf: Shelf::new(keeping.most), keepers: HashMap::new() };
-        Self(Arc::new(Inner { id: id.to_owned(), launcher, keeping, state: Mutex::new(state) }))
+        let (id, state) = (id.to_owned(), Mutex::new(state));
+        Self(Arc::new(Inner { id, launcher, keeping, departures, state }))
     }
 
     /// What the configuration calls its programs.
@@ -139,16 +126,13 @@ impl Pool {
                     // One that has that many orders does not rest long.
                     let _ = keeper.try_send(Order::Close);
                 }
-                let keeper = state.keepers.entry(key.clone()).or_insert_with(|| {
-                    let (keeper, orders) = mpsc::channel(ORDERS);
-                    tokio::spawn(keep(Arc::clone(&self.0), key, None, orders));
-                    keeper
-                });
+                let keeper = state.keepers.entry(key);
+                let keeper = keeper.or_insert_with_key(|key| self.0.keeper(key, None, None));
                 match keeper.try_send(Order::Turn(Box::new(asked), fragments)) {
                     Ok(()) => return,
                     Err(refused) => match refused.into_inner() {
                         Order::Turn(_, fragments) => Some((CliFailure::Busy, fragments)),
-                        Order::Close | Order::TakeApart(_) => None,
+                        Order::Close | Order::Part(..) | Order::Stay => None,
                     },
                 }
             }
@@ -160,42 +144,89 @@ impl Pool {
         }
     }
 
-    /// Takes all sessions apart, each once its turn is over, for their next owner. What cannot be taken apart is ended.
-    pub(super) async fn take_apart(&self) -> Vec<(String, SessionParts)> {
-        let keepers: Vec<_> = self.0.state().keepers.clone().into_iter().collect();
-        let mut sessions = Vec::new();
-        for (key, keeper) in keepers {
-            let (reply, replied) = oneshot::channel();
-            // A keeper that has left has no session.
-            if keeper.send(Order::TakeApart(reply)).await.is_ok()
-                && let Ok(parts) = replied.await
-            {
-                sessions.push((key, parts));
-            }
+    /// The lane of this session is the neighbour's from now on. Ends when no program of it is here any more; `None` when there is
+    /// none now.
+    pub(super) fn part(&self, neighbour: Neighbour, key: &str) -> Option<Parted> {
+        let (parting, parted) = Parting::new();
+        let state = self.0.state();
+        // One that has so many orders that it takes no more ends soon, or its turns are not those of a lane.
+        state.keepers.get(key)?.try_send(Order::Part(neighbour, parting)).ok()?;
+        Some(parted)
+    }
+
+    /// There is no successor any more: nobody waits for anything there.
+    pub(super) fn stay(&self) {
+        for keeper in self.0.state().keepers.values() {
+            // One that has as many orders as that has a turn among them, and stays.
+            let _ = keeper.try_send(Order::Stay);
         }
-        sessions
     }
 
     /// Goes on with a session that another owner has taken apart.
     ///
     /// # Errors
     /// [`AdoptFailed`]: its input has ended, and so does it.
-    pub(super) fn adopt(&self, key: &str, parts: SessionParts) -> Result<(), AdoptFailed> {
+    pub(super) fn adopt(
+        &self,
+        key: &str,
+        parts: SessionParts,
+        orphans: &Orphans,
+    ) -> Result<(), AdoptFailed> {
         let launcher = self.0.launcher.load_full();
-        let Launcher { backend, root, toolbox, .. } = &*launcher;
-        let longest_line = backend.reliability.output_limits.bytes();
-        let session = Session::from_parts(parts, root, toolbox, longest_line)?;
+        let session = self.resumed(parts, Claim::Adopted(&launcher.root, orphans))?;
+        self.receive(key, session, None);
+        Ok(())
+    }
+
+    /// Goes on with one that was to move, and did not.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    pub(super) fn take_back(
+        &self,
+        key: &str,
+        parts: SessionParts,
+        (kept, parting): (Kept, Option<Parting>),
+    ) -> Result<(), AdoptFailed> {
+        let session = self.resumed(parts, Claim::Returned(kept))?;
+        self.receive(key, session, parting);
+        Ok(())
+    }
+
+    /// Ends one that was to move, and that nobody takes. Whoever waits for it to be gone hears of it.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    pub(super) fn give_up(
+        &self,
+        parts: SessionParts,
+        (kept, parting): (Kept, Option<Parting>),
+    ) -> Result<(), AdoptFailed> {
+        let session = self.resumed(parts, Claim::Returned(kept))?;
+        let patience = self.0.keeping.patience;
+        tokio::spawn(async move {
+            session.end(Manner::Terminate, patience).await;
+            drop(parting);
+        });
+        Ok(())
+    }
+
+    fn resumed(&self, parts: SessionParts, claim: Claim<'_>) -> Result<Session, AdoptFailed> {
+        let launcher = self.0.launcher.load();
+        let longest_line = launcher.backend.reliability.output_limits.bytes();
+        Session::from_parts(parts, claim, &launcher.toolbox, longest_line)
+    }
+
+    fn receive(&self, key: &str, session: Session, parting: Option<Parting>) {
         let mut state = self.0.state();
         if state.keepers.contains_key(key) {
             debug!(session = key, "a CLI session that has come has one here already, and is ended");
             tokio::spawn(session.end(Manner::Terminate, self.0.keeping.patience));
-            return Ok(());
+            return;
         }
         state.shelf.receive(key, Instant::now());
-        let (keeper, orders) = mpsc::channel(ORDERS);
+        let keeper = self.0.keeper(key, Some(session), parting);
         state.keepers.insert(key.to_owned(), keeper);
-        tokio::spawn(keep(Arc::clone(&self.0), key.to_owned(), Some(session), orders));
-        Ok(())
     }
 
     /// Ends all sessions, and ends when they have.
@@ -211,70 +242,20 @@ impl Pool {
     }
 }
 
-/// Keeps a session, and starts the next when there is none, until there is neither a session nor an order.
-async fn keep(
-    pool: Arc<Inner>,
-    key: String,
-    mut session: Option<Session>,
-    mut orders: mpsc::Receiver<Order>,
-) {
-    let patience = pool.keeping.patience;
-    loop {
-        let woken = match &mut session {
-            Some(session) => rest(session, &mut orders, pool.keeping.idle).await,
-            None => {
-                if pool.has_left(&key, &orders) {
-                    return;
-                }
-                // Something was there when we looked, and nobody else takes it.
-                orders.recv().await.map_or(Woken::Gone, Woken::By)
-            }
-        };
-        let resting = session.take();
-        session = match woken {
-            Woken::By(Order::Turn(asked, fragments)) => {
-                turn(&pool, resting, asked, fragments).await
-            }
-            Woken::By(Order::TakeApart(reply)) => {
-                if let Some(resting) = resting {
-                    match resting.into_parts().await {
-                        // Nobody waits for it: its descriptors close, and its input ends.
-                        Ok(parts) => drop(reply.send(parts)),
-                        Err(resting) => resting.end(Manner::Terminate, patience).await,
-                    }
-                }
-                None
-            }
-            Woken::By(Order::Close) | Woken::Idle | Woken::Gone => {
-                if let Some(resting) = resting {
-                    debug!(session = key, "a CLI session at rest is ended");
-                    resting.end(Manner::Terminate, patience).await;
-                }
-                None
-            }
-        };
-    }
-}
-
-/// Waits beside a session at rest. What it says then belongs to no turn.
-async fn rest(session: &mut Session, orders: &mut mpsc::Receiver<Order>, idle: Duration) -> Woken {
-    let idle = tokio::time::sleep(idle);
-    tokio::pin!(idle);
-    loop {
-        tokio::select! {
-            biased;
-            order = orders.recv() => return order.map_or(Woken::Idle, Woken::By),
-            event = session.next() => match event {
-                // Who writes without end while nothing was asked has lost its way.
-                Event::Gone | Event::TooLong(_) => return Woken::Gone,
-                Event::Line(_) | Event::Complained => {}
-            },
-            () = &mut idle => return Woken::Idle,
-        }
-    }
-}
-
 impl Inner {
+    /// A keeper from now on, and where it is told what to do.
+    fn keeper(
+        self: &Arc<Self>,
+        key: &str,
+        session: Option<Session>,
+        parting: Option<Parting>,
+    ) -> mpsc::Sender<Order> {
+        let (keeper, orders) = mpsc::channel(ORDERS);
+        let (pool, key, seat) = (Arc::clone(self), key.to_owned(), self.departures.seat());
+        tokio::spawn(Keeper { pool, key, session, orders, seat, parting }.keep());
+        keeper
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::super::{Failure, Reason};
-use super::super::rig::{Rig, begin, fixture, hear, keeping, runs, turn, until};
+use super::super::rig::{Rig, begin, fixture, keeping, runs, turn, until};
 use super::*;
 
 /// As the user reads it.
@@ -229,41 +229,6 @@ async fn a_program_may_take_the_message_as_an_argument_and_answer_in_plain_text(
     assert_eq!(turn(&pool, rig.asked("a", "say this")).await.unwrap(), "say this\n1");
     assert_eq!(turn(&pool, rig.asked("a", "and this")).await.unwrap(), "and this\n2");
     assert_eq!(rig.directories(), 0);
-}
-
-#[tokio::test]
-async fn a_session_at_rest_moves_to_another_owner_with_all_it_has() {
-    let rig = Rig::new(json!({}));
-    let (first, second) = (rig.pool(keeping()), rig.pool(keeping()));
-    turn(&first, rig.asked("a", "one")).await.unwrap();
-    let moved = first.take_apart().await;
-    assert_eq!(moved.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a"]);
-    first.close().await;
-    assert_eq!(rig.directories(), 1, "it is no longer the first owner's to remove");
-    for (key, parts) in moved {
-        second.adopt(&key, parts).unwrap();
-    }
-    assert_eq!(turn(&second, rig.asked("a", "two")).await.unwrap(), "hello turn 2: two");
-    let tools = turn(&second, rig.asked("a", "tools")).await.unwrap();
-    assert!(tools.contains(r#""tools":[]"#), "{tools}");
-    assert_eq!(rig.starts().len(), 1);
-    second.close().await;
-    rig.swept().await;
-}
-
-#[tokio::test]
-async fn a_turn_under_way_is_finished_before_its_session_moves() {
-    let rig = Rig::new(json!({}));
-    let (first, second) = (rig.pool(keeping()), rig.pool(keeping()));
-    let said = begin(&first, rig.asked("a", "slow 300"));
-    let (answer, moved) = tokio::join!(hear(said), first.take_apart());
-    assert_eq!(answer.unwrap(), "hello turn 1: slow 300");
-    let (key, parts) = moved.into_iter().next().unwrap();
-    second.adopt(&key, parts).unwrap();
-    assert_eq!(turn(&second, rig.asked("a", "two")).await.unwrap(), "hello turn 2: two");
-    let failure = turn(&second, rig.asked("a", "crash a leg")).await.unwrap_err();
-    assert!(detail(&failure).ends_with("before it had answered: a leg"), "{failure}");
-    rig.swept().await;
 }
 
 #[tokio::test]

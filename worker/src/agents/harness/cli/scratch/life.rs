@@ -1,6 +1,7 @@
 //! One life of a process: its id alone may be somebody else's by now, with the time of its start it is not.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -67,6 +68,22 @@ impl Life {
     }
 }
 
+impl Life {
+    /// Waits until it is over, for at most so long. It blocks.
+    pub(super) fn wait(self, limit: Duration) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        // From here on the descriptor means this process or none, whoever has its id later.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        if self.is_over() {
+            return;
+        }
+        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+        let limit = Timespec::try_from(limit).ok();
+        // Whoever waits looks again.
+        let _ = poll(&mut ended, limit.as_ref());
+    }
+}
+
 fn stat(pid: i32) -> io::Result<(char, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     read(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -113,7 +130,7 @@ mod tests {
     fn a_zombies_is_over() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let life = Life::of(i32::try_from(child.id()).unwrap()).unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while !life.is_over() {
             assert!(std::time::Instant::now() < deadline, "it is not over");
             std::thread::yield_now();

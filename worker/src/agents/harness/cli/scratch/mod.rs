@@ -23,6 +23,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
@@ -151,6 +152,20 @@ impl ScratchRoot {
         self.remove_those_of(Life::is_over)
     }
 
+    /// Waits until the processes are over that own directories beside this one, for at most so long. It blocks.
+    pub(super) fn wait_for_others(&self, limit: Duration) {
+        let Ok(own) = Life::own() else { return };
+        let records = self.records().map(Iterator::collect).unwrap_or_else(|_| Vec::new());
+        let records: Vec<(PathBuf, Record)> = records;
+        let mut owners: Vec<Life> = records.iter().map(|(_, record)| record.owner).collect();
+        owners.sort_unstable_by_key(|owner| (owner.pid, owner.started));
+        owners.dedup();
+        let deadline = Instant::now() + limit;
+        for owner in owners.into_iter().filter(|owner| *owner != own) {
+            owner.wait(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+
     /// Ends all children of this process at once, and removes their directories; says how many. It blocks.
     ///
     /// # Errors
@@ -162,26 +177,30 @@ impl ScratchRoot {
 
     fn remove_those_of(&self, is_meant: impl Fn(Life) -> bool) -> io::Result<usize> {
         let mut removed = 0;
-        let entries = match fs::read_dir(&self.0.path) {
-            Ok(entries) => entries,
-            // Nothing was ever made here.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(error),
-        };
-        let namespace = life::pid_namespace()?;
-        for entry in entries {
-            let record_path = entry?.path();
-            if record_path.extension().is_none_or(|extension| extension != "owner") {
-                continue;
-            }
-            let record = Record::read(&record_path);
-            let record = record.filter(|record| record.namespace == namespace);
-            let Some(record) = record.filter(|record| is_meant(record.owner)) else { continue };
+        for (path, record) in self.records()?.filter(|(_, record)| is_meant(record.owner)) {
             if record.child.is_none_or(Life::end) {
-                removed += usize::from(remove(&record_path.with_extension(""), &record_path));
+                removed += usize::from(remove(&path.with_extension(""), &path));
             }
         }
         Ok(removed)
+    }
+
+    /// The records whose ids mean something here, and where they lie.
+    fn records(&self) -> io::Result<impl Iterator<Item = (PathBuf, Record)>> {
+        let entries = match fs::read_dir(&self.0.path) {
+            Ok(entries) => Some(entries),
+            // Nothing was ever made here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let namespace = life::pid_namespace()?;
+        // One that goes meanwhile is nobody's any more.
+        let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        let records = paths.filter(|path| path.extension().is_some_and(|end| end == "owner"));
+        Ok(records.filter_map(move |path| {
+            let record = Record::read(&path).filter(|record| record.namespace == namespace)?;
+            Some((path, record))
+        }))
     }
 }
 

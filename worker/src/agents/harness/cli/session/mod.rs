@@ -31,7 +31,8 @@ use super::codec::{LineTooLong, Lines};
 use super::mcp::Endpoint;
 use super::scratch::Scratch;
 use ear::{Ear, READ_SIZE};
-pub(crate) use parts::{AdoptFailed, SessionParts};
+pub(super) use parts::Claim;
+pub(crate) use parts::{AdoptFailed, Kept, SessionParts, SessionState};
 
 /// How much of its standard error is kept, in bytes.
 const STDERR_KEPT: usize = 8 * 1024;

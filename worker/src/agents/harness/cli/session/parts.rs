@@ -1,19 +1,22 @@
 //! A session between two owners: what of it crosses, and how it is taken apart and put together.
 //!
 //! **Invariants**
-//! - Whoever has the parts owns nothing but descriptors: the directory is adopted with the rest.
+//! - Whoever has the parts owns nothing but descriptors: the directory is adopted with the rest, or comes back with what was
+//!   [kept](Kept).
 //! - Words of a version that is not known are refused, for that session alone.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
+use handoff::migrate::MAX_CARRIED;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::super::child::{Child, Pipes};
+use super::super::child::{Child, Pipes, Reaper};
 use super::super::codec::Lines;
 use super::super::mcp::{Endpoint, Toolbox};
-use super::super::scratch::{Life, ScratchFailed, ScratchRoot};
+use super::super::orphans::Orphans;
+use super::super::scratch::{Life, Scratch, ScratchFailed, ScratchRoot};
 use super::{Origin, Session};
 
 /// The version of [`SessionState`].
@@ -71,6 +74,9 @@ pub(crate) enum AdoptFailed {
         /// Which.
         version: u32,
     },
+    /// Its words cannot be read.
+    #[error("the words of a CLI session are none")]
+    Words,
     /// Its program is not configured here.
     #[error("there is no CLI backend {backend}")]
     Backend {
@@ -91,13 +97,43 @@ pub(crate) enum AdoptFailed {
     },
 }
 
+/// What its former owner keeps of a session until another has it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(in super::super) scratch: Scratch,
+    pub(in super::super) reaper: Reaper,
+}
+
+/// By what somebody goes on with a session.
+#[derive(Debug)]
+pub(in super::super) enum Claim<'a> {
+    /// Another owner has given it away.
+    Adopted(&'a ScratchRoot, &'a Orphans),
+    /// It was to go to another owner, and did not.
+    Returned(Kept),
+}
+
+impl SessionState {
+    /// Whether these words are known here.
+    ///
+    /// # Errors
+    /// [`AdoptFailed::Version`]
+    pub(in super::super) const fn judge(&self) -> Result<(), AdoptFailed> {
+        match self.version {
+            VERSION => Ok(()),
+            version => Err(AdoptFailed::Version { version }),
+        }
+    }
+}
+
 impl Session {
     /// Takes it apart, for its next owner.
     ///
     /// # Errors
-    /// The session itself, when it cannot go on elsewhere: it is ending, or its input has.
-    pub(in super::super) async fn into_parts(mut self) -> Result<SessionParts, Box<Self>> {
-        if self.is_gone || self.ends_input || self.stdin.is_none() {
+    /// The session itself, when it cannot go on elsewhere: it is ending, or its input has, or it has too much to be carried.
+    pub(in super::super) async fn into_parts(mut self) -> Result<(SessionParts, Kept), Box<Self>> {
+        let is_light = self.lines.ahead() <= MAX_CARRIED && self.unwritten.len() <= MAX_CARRIED;
+        if self.is_gone || self.ends_input || self.stdin.is_none() || !is_light {
             return Err(Box::new(self));
         }
         let (listener, token) = match self.endpoint.take() {
@@ -118,47 +154,54 @@ impl Session {
             turns: self.turns,
         };
         let stdin = self.stdin.expect("it was looked at above");
-        let parts = || -> io::Result<SessionParts> {
-            Ok(SessionParts {
+        let parts = || -> io::Result<(SessionParts, Reaper)> {
+            let (pidfd, reaper) = self.child.into_parts()?;
+            let parts = SessionParts {
                 stdin: stdin.into_nonblocking_fd()?,
                 stdout: self.stdout.pipe.into_nonblocking_fd()?,
                 stderr: self.stderr.pipe.into_nonblocking_fd()?,
-                pidfd: self.child.into_pidfd()?,
+                pidfd,
                 listener,
                 read_ahead: self.lines.into_read_ahead(),
                 unwritten: self.unwritten,
                 state,
-            })
+            };
+            Ok((parts, reaper))
         };
-        let parts = parts().expect("a pipe that was nonblocking can be made so");
-        self.scratch.hand_over();
-        Ok(parts)
+        let (parts, reaper) = parts().expect("a pipe that was nonblocking can be made so");
+        Ok((parts, Kept { scratch: self.scratch, reaper }))
     }
 
-    /// Goes on with a session that another owner has taken apart. It blocks for as long as a small file is written.
+    /// Goes on with a session that was taken apart. It blocks for as long as a small file is written.
     ///
     /// # Errors
     /// [`AdoptFailed`]: nobody owns it any more, and its input ends; its directory is left to a sweep.
     pub(in super::super) fn from_parts(
         parts: SessionParts,
-        root: &ScratchRoot,
+        claim: Claim<'_>,
         toolbox: &Toolbox,
         longest_line: usize,
     ) -> Result<Self, AdoptFailed> {
         let state = parts.state;
-        if state.version != VERSION {
-            return Err(AdoptFailed::Version { version: state.version });
-        }
+        state.judge()?;
         let descriptor = |source| AdoptFailed::Descriptor { source };
-        let child = Child::adopt(state.life, parts.pidfd).map_err(descriptor)?;
+        let (child, scratch) = match claim {
+            Claim::Adopted(root, orphans) => {
+                let child = Child::adopt(state.life, parts.pidfd, orphans).map_err(descriptor)?;
+                let scratch = root.adopt(&state.scratch, state.life);
+                (child, scratch.map_err(|source| AdoptFailed::Scratch { source })?)
+            }
+            Claim::Returned(Kept { scratch, reaper }) => {
+                let child = Child::resume(state.life, parts.pidfd, reaper).map_err(descriptor)?;
+                (child, scratch)
+            }
+        };
         let endpoint = match (parts.listener, state.token) {
             (Some(listener), Some(token)) => {
                 Some(Endpoint::resume(listener, token, toolbox.clone()).map_err(descriptor)?)
             }
             _ => None,
         };
-        let scratch = root.adopt(&state.scratch, state.life);
-        let scratch = scratch.map_err(|source| AdoptFailed::Scratch { source })?;
         let pipes = Pipes { stdin: parts.stdin, stdout: parts.stdout, stderr: parts.stderr };
         let origin = Origin {
             scratch,

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::super::codec::{Answer, Heard, user_line};
 use super::super::launch::Launcher;
 use super::super::mcp::Toolbox;
+use super::super::orphans::Orphans;
 use super::super::rig::{Rig, keeping};
 use super::parts::SessionState;
 use super::*;
@@ -25,11 +26,18 @@ async fn bare(rig: &Rig) -> Session {
     Arc::new(launcher).launch(asked, None).await.unwrap().0
 }
 
+fn adopted(parts: SessionParts, rig: &Rig, longest_line: usize) -> Result<Session, AdoptFailed> {
+    let orphans = Orphans::default();
+    let claim = Claim::Adopted(&rig.root, &orphans);
+    Session::from_parts(parts, claim, &Toolbox::default(), longest_line)
+}
+
 async fn moved(session: Session, rig: &Rig) -> Session {
-    let mut parts = session.into_parts().await.unwrap();
+    let (mut parts, kept) = session.into_parts().await.unwrap();
+    kept.scratch.hand_over();
     let words = serde_json::to_vec(&parts.state).unwrap();
     parts.state = serde_json::from_slice(&words).unwrap();
-    Session::from_parts(parts, &rig.root, &Toolbox::default(), 1 << 23).unwrap()
+    adopted(parts, rig, 1 << 23).unwrap()
 }
 
 /// Hears the rest of a turn.
@@ -136,12 +144,13 @@ async fn one_that_is_gone_does_not_move_and_one_of_another_version_is_refused() 
     let rig = Rig::new(json!({}));
     let mut session = bare(&rig).await;
     let parts = {
-        let parts = session.into_parts().await.unwrap();
+        let (parts, kept) = session.into_parts().await.unwrap();
+        kept.scratch.hand_over();
         let state = SessionState { version: 2, ..parts.state.clone() };
         SessionParts { state, ..parts }
     };
     let (name, life) = (parts.state.scratch.clone(), parts.state.life);
-    let refused = Session::from_parts(parts, &rig.root, &Toolbox::default(), 1000).unwrap_err();
+    let refused = adopted(parts, &rig, 1000).unwrap_err();
     assert!(matches!(refused, AdoptFailed::Version { version: 2 }), "{refused}");
     // Its input has ended with its parts.
     super::super::rig::until("it has ended", || life.is_over()).await;
@@ -153,6 +162,30 @@ async fn one_that_is_gone_does_not_move_and_one_of_another_version_is_refused() 
     while !matches!(session.next().await, Event::Gone) {}
     let session = session.into_parts().await.unwrap_err();
     drop(session);
+    rig.swept().await;
+}
+
+#[tokio::test]
+async fn one_that_comes_back_still_hears_how_its_child_ends() {
+    let rig = Rig::new(json!({"bundleMcp": false}));
+    let session = bare(&rig).await;
+    let (parts, kept) = session.into_parts().await.unwrap();
+    let claim = Claim::Returned(kept);
+    let mut session = Session::from_parts(parts, claim, &Toolbox::default(), 1 << 23).unwrap();
+    session.say(&user_line("crash now"));
+    while !matches!(session.next().await, Event::Gone) {}
+    assert_eq!(session.status().await, Status::Exited(3));
+    drop(session);
+    rig.swept().await;
+}
+
+#[tokio::test]
+async fn one_that_has_more_to_write_than_can_be_carried_stays() {
+    let rig = Rig::new(json!({"bundleMcp": false}));
+    let mut session = bare(&rig).await;
+    session.say(&vec![b'x'; handoff::migrate::MAX_CARRIED + 1]);
+    let session = session.into_parts().await.unwrap_err();
+    session.end(Manner::Terminate, keeping().patience).await;
     rig.swept().await;
 }
 
