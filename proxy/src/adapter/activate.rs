@@ -32,7 +32,7 @@ use handoff::socket::ListeningSocket;
 use handoff::{Address, Connections, Report, Worker};
 
 use super::AdapterFailed;
-use super::census;
+use super::census::Count;
 use super::flags::{Flags, Kind, ReadyBy};
 use super::life::{self, Life, Stopped, Turn};
 use super::program::{Order, replaced};
@@ -82,21 +82,19 @@ async fn live(
     let begun = Life::begin(worker, order, flags, limits).await;
     drop(sockets);
     let mut life = begun?.await_ready(&readiness).await?;
-    let open = {
-        let addresses = addresses.clone();
-        move || census::connections(&addresses)
-    };
-    let report = open.clone();
+    let open = Arc::new(Count::of(addresses));
+    let report = Arc::clone(&open);
     life.worker.on_report(move || Report {
-        connections: Connections { http: report(), websocket: 0 },
+        connections: Connections { http: report.lately(), websocket: 0 },
         ..Report::default()
     });
     match life.turn().await {
         Turn::Ended(ended) => Err(life.crashed(ended).await),
         Turn::Leaving => {
-            let before = open();
+            // First the deed: on a busy machine counting takes a while.
             life.ask_to_stop();
-            let cut = match life.stopped(open).await {
+            let before = open.lately();
+            let cut = match life.stopped(|| open.now()).await {
                 Stopped::InTime => 0,
                 Stopped::Killed { cut } => cut,
             };

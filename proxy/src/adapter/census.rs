@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use handoff::Address;
 use nix::unistd::Pid;
@@ -23,6 +25,8 @@ use crate::reap;
 const ESTABLISHED: &str = "01";
 const CLOSE_WAIT: &str = "08";
 const LISTEN: &str = "0A";
+/// `TCP_TIME_WAIT`: it is nobody's any more, and there may be tens of thousands of them.
+const TIME_WAIT: &str = "06";
 
 /// Who has accepted a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +81,7 @@ pub(crate) fn is_listened_on(address: &Address) -> bool {
 }
 
 /// How many connections to these addresses the family has open.
-pub(crate) fn connections(addresses: &[Address]) -> u64 {
+fn connections(addresses: &[Address]) -> u64 {
     let port = |address: &Address| match address {
         Address::Tcp(address) => Some(address.port()),
         Address::Unix(_) => None,
@@ -89,6 +93,39 @@ pub(crate) fn connections(addresses: &[Address]) -> u64 {
     };
     let to_us = |entry: &Entry| addresses.iter().any(|address| covers(address, entry.local));
     connected(&ports).iter().filter(|entry| open(entry) && to_us(entry)).count() as u64
+}
+
+/// How many connections to these addresses the family has open, counted again at most a tenth of the time: a busy
+/// machine has tens of thousands of sockets, and the front may ask often.
+#[derive(Debug)]
+pub(crate) struct Count {
+    addresses: Vec<Address>,
+    /// What was counted last, and when it may be again.
+    last: Mutex<Option<(u64, Instant)>>,
+}
+
+impl Count {
+    pub(crate) const fn of(addresses: Vec<Address>) -> Self {
+        Self { addresses, last: Mutex::new(None) }
+    }
+
+    /// As it is, or was not long ago.
+    pub(crate) fn lately(&self) -> u64 {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last {
+            Some((count, again_at)) if Instant::now() < again_at => count,
+            _ => self.now(),
+        }
+    }
+
+    /// As it is.
+    pub(crate) fn now(&self) -> u64 {
+        let began_at = Instant::now();
+        let count = connections(&self.addresses);
+        let again_at = Instant::now() + 9 * began_at.elapsed();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((count, again_at));
+        count
+    }
 }
 
 /// Whether a socket at `other` would be given connections to `address`, or could.
@@ -150,13 +187,13 @@ fn connected(ports: &[u16]) -> Vec<Entry> {
 }
 
 fn entry(line: &str) -> Option<Entry> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    Some(Entry {
-        local: address(fields.get(1)?)?,
-        remote: address(fields.get(2)?)?,
-        state: (*fields.get(3)?).to_owned(),
-        inode: fields.get(9)?.parse().ok()?,
-    })
+    let mut fields = line.split_whitespace().skip(1);
+    let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+    if state == TIME_WAIT {
+        return None;
+    }
+    let inode = fields.nth(5)?.parse().ok()?;
+    Some(Entry { local: address(local)?, remote: address(remote)?, state: state.to_owned(), inode })
 }
 
 /// `0100007F:4965`: each four bytes of the address as the number they are on this machine.
