@@ -76,6 +76,8 @@ pub(crate) enum Event {
     Drained(GenerationId),
     /// A worker says it could not serve.
     Failing(GenerationId, Vec<String>),
+    /// A worker takes at least so long from now to be ready, or drained.
+    Extend(GenerationId, Duration),
     /// A worker cannot be worked with.
     Unfit(GenerationId, Failure),
     /// A worker closed its link.
@@ -107,6 +109,8 @@ pub(crate) enum Action {
     CloseListeners,
     /// Feed [`Event::Passed`] after this long, replacing an earlier one of the same name.
     SetDeadline(Deadline, Duration),
+    /// Have a deadline that is set pass after this long at the earliest.
+    ExtendDeadline(Deadline, Duration),
     /// Forget a deadline.
     ClearDeadline(Deadline),
     /// Let the operator know.

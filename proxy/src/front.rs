@@ -180,6 +180,11 @@ impl Front {
                 Action::SetDeadline(deadline, after) => {
                     self.timers.insert(Timer::Policy(deadline), Instant::now() + after);
                 }
+                Action::ExtendDeadline(deadline, after) => {
+                    if let Some(at) = self.timers.get_mut(&Timer::Policy(deadline)) {
+                        *at = (*at).max(Instant::now() + after);
+                    }
+                }
                 Action::ClearDeadline(deadline) => {
                     self.timers.remove(&Timer::Policy(deadline));
                 }
@@ -262,6 +267,7 @@ impl Front {
                 worker.drained = Some(drained);
                 Event::Drained(id)
             }
+            ToFront::Extend { timeout_ms } => Event::Extend(id, Duration::from_millis(timeout_ms)),
             ToFront::WantsTakeover { reason } => return self.on_wanted(id, reason),
             ToFront::Lost(connections) => return self.story.lost(id, connections),
             ToFront::Report(report) => return self.workers.reported(id, report),

@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use handoff::message::{Drain, GenerationId};
+use handoff::message::{Drain, GenerationId, LONGEST_EXTENSION};
 
 use crate::event::{
     Action, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit, Failure, Note,
@@ -220,6 +220,7 @@ impl Generations {
             }
             Event::Drained(id) => self.on_drained(id, a),
             Event::Failing(id, failing) => self.on_failing(id, failing, a),
+            Event::Extend(id, timeout) => self.on_extend(id, timeout, a),
             Event::Unfit(id, failure) => self.on_unfit(id, failure, a),
             Event::LinkEnded(id) => self.on_link_ended(id, a),
             Event::Exited { generation, exit, lived } => self.on_exited(generation, exit, lived, a),
@@ -310,6 +311,20 @@ impl Generations {
                     self.roll_back(failure, actions);
                 }
             }
+        }
+    }
+
+    fn on_extend(&self, id: GenerationId, timeout: Duration, actions: &mut Vec<Action>) {
+        let timeout = timeout.min(LONGEST_EXTENSION);
+        match self.state(id) {
+            Some(State::Starting) => {
+                actions.push(Action::ExtendDeadline(Deadline::Ready(id), timeout));
+            }
+            Some(State::Emptying | State::Draining) => {
+                let timeout = timeout + DRAIN_GRACE;
+                actions.push(Action::ExtendDeadline(Deadline::Drained(id), timeout));
+            }
+            _ => {}
         }
     }
 

@@ -11,6 +11,8 @@ mod failing;
 mod front;
 mod generation;
 mod handoff;
+#[cfg(test)]
+mod histories;
 mod hold;
 mod leaving;
 mod listener;

@@ -88,6 +88,9 @@ impl From<GenerationId> for String {
     }
 }
 
+/// The longest time that [`ToFront::Extend`] is granted at once: who needs more says so again, and is alive then.
+pub const LONGEST_EXTENSION: Duration = Duration::from_secs(600);
+
 /// What the front says to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -151,6 +154,12 @@ pub enum ToFront {
     WantsTakeover {
         /// Half a sentence for the operator.
         reason: String,
+    },
+    /// What is waited for, readiness or the end of a drain, takes longer: wait at least this long from now. It may be
+    /// said again.
+    Extend {
+        /// In ms; the front grants [`LONGEST_EXTENSION`] at once and no more.
+        timeout_ms: u64,
     },
     /// These had been given to a successor that is gone, and ended with it. Said ahead of [`Self::Accepting`] by an
     /// incumbent that is admitted again.

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use handoff::limits::DescriptorLimits;
+use handoff::message::LONGEST_EXTENSION;
 use handoff::{Connections, Drained, GenerationId, Ready, Worker};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -28,6 +29,8 @@ use super::readiness::{Conditions, NotYet, Readiness};
 
 /// How often is looked whether the program took what is not its own, and the front told why it is not ready.
 const ROUND: Duration = Duration::from_millis(200);
+/// How much later the program has to be waited for before the front is told again.
+const ONCE_A_SECOND: Duration = Duration::from_secs(1);
 
 /// The program, and everything that speaks of it.
 pub(crate) struct Life {
@@ -36,6 +39,8 @@ pub(crate) struct Life {
     generation: GenerationId,
     notify: Notify,
     stop_signal: Signal,
+    /// Until when the front was last asked to wait.
+    extended: Option<Instant>,
 }
 
 /// What happens to an adapter that serves.
@@ -80,7 +85,8 @@ impl Life {
         match Program::start(order).await {
             Ok(program) => {
                 info!(%generation, pid = program.pid().as_raw(), "program started");
-                Ok(Self { worker, program, generation, notify, stop_signal: flags.stop_signal() })
+                let stop_signal = flags.stop_signal();
+                Ok(Self { worker, program, generation, notify, stop_signal, extended: None })
             }
             Err(not_started) => Err(refuse(worker, not_started.reason()).await),
         }
@@ -135,6 +141,7 @@ impl Life {
                 () = self.worker.leaving() => return Err(None),
                 notice = self.notify.next() => {
                     pending.note(&notice);
+                    self.heed(&notice).await;
                     if notice.ready && readiness.by == ReadyBy::Notify {
                         break;
                     }
@@ -174,22 +181,25 @@ impl Life {
     pub(crate) fn ask_to_stop(&mut self) {
         info!(generation = %self.generation, signal = %self.stop_signal, "the program is asked to stop");
         self.program.signal(self.stop_signal);
+        // What it was given to get ready is of no account any more.
+        self.extended = None;
     }
 
     /// Waits until the program and all it started have ended, at most until the drain's deadline, and kills whoever
     /// is left.
     pub(crate) async fn stopped(&mut self, counted: impl Fn() -> u64) -> Stopped {
         let mut stance = self.worker.stance();
+        let mut longer = None;
         loop {
             let deadline = self.worker.drain_deadline();
+            let deadline = longer.map_or(deadline, |longer| deadline.max(longer));
             tokio::select! {
                 () = self.program.all_gone(self.stop_signal) => return Stopped::InTime,
                 () = tokio::time::sleep_until(deadline) => break,
-                Ok(()) = stance.changed() => {}
+                // A drain is cut short, whatever the program wanted.
+                Ok(()) = stance.changed() => longer = None,
                 notice = self.notify.next() => {
-                    if let Some(wanted) = notice.extend && Instant::now() + wanted > deadline {
-                        warn!(generation = %self.generation, ?wanted, "the program wants longer to stop than the drain timeout gives it");
-                    }
+                    longer = self.heed(&notice).await.or(longer);
                 }
             }
         }
@@ -215,6 +225,19 @@ impl Life {
         info!(generation = %self.generation, "the program has exited to be started again");
         self.worker.wants_takeover("the program has exited to be started again").await;
         self.leave(0, 0).await
+    }
+
+    /// Has the front wait for the program as long as it asks for (`EXTEND_TIMEOUT_USEC`); until when. It is told once a
+    /// second at most, however often the program asks.
+    async fn heed(&mut self, notice: &Notice) -> Option<Instant> {
+        let wanted = notice.extend?.min(LONGEST_EXTENSION);
+        let until = Instant::now() + wanted;
+        if self.extended.is_none_or(|told| until > told + ONCE_A_SECOND) {
+            info!(generation = %self.generation, ?wanted, "the program asks for more time");
+            self.extended = Some(until);
+            self.worker.extend(wanted).await;
+        }
+        Some(until)
     }
 
     /// Says goodbye after a drain.
@@ -264,7 +287,7 @@ impl Pending {
     }
 
     fn conditions(&self, not_yet: &NotYet) -> Vec<String> {
-        let longer = |more| format!("it asks for {more:?} more: raise --ready-timeout");
+        let longer = |more| format!("it asks for {more:?} more");
         let conditions = [Some(not_yet.to_string()), self.status.clone(), self.extend.map(longer)];
         conditions.into_iter().flatten().collect()
     }

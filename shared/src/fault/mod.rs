@@ -136,6 +136,7 @@ impl Point {
             | ToFront::Refuse { .. }
             | ToFront::Lost(_)
             | ToFront::WantsTakeover { .. }
+            | ToFront::Extend { .. }
             | ToFront::Report(_) => None,
         }
     }
@@ -152,6 +153,7 @@ impl Point {
             | ToFront::Drained(_)
             | ToFront::Lost(_)
             | ToFront::WantsTakeover { .. }
+            | ToFront::Extend { .. }
             | ToFront::Report(_) => None,
         }
     }

@@ -45,7 +45,7 @@ use self::start::{open_all, receive_hello, take_link};
 use crate::acceptor::Acceptor;
 use crate::fault::{self, Point};
 use crate::limits::free_descriptors;
-use crate::message::{Drain, Drained, GenerationId, OrphanEnded, Ready, Report, ToFront};
+use crate::message::{Drain, Drained, GenerationId, OrphanEnded, Ready, Report, ToFront, millis};
 use crate::places::Places;
 use crate::socket::{Address, ListeningSocket};
 use crate::stance::Stance;
@@ -214,6 +214,12 @@ impl Worker {
     /// nobody hears it. It serves on until then. Asking twice is harmless.
     pub async fn wants_takeover(&self, reason: impl Into<String>) {
         self.say(ToFront::WantsTakeover { reason: reason.into() }).await;
+    }
+
+    /// Asks the front to wait for this worker, to be ready or drained, at least this long from now. It may be asked
+    /// again; about once a second is not too often.
+    pub async fn extend(&self, timeout: Duration) {
+        self.say(ToFront::Extend { timeout_ms: millis(timeout) }).await;
     }
 
     /// Has `report` answer whenever the front asks how this worker is. The first call counts.

@@ -1,7 +1,7 @@
 //! `--adapter activate`: the program accepts from the shared sockets itself.
 
 use holdfast_tests::rig::http::{Request, ask};
-use holdfast_tests::rig::{Front, Gate, Signal, Traffic, eventually};
+use holdfast_tests::rig::{Front, Gate, Generation, Signal, State, Traffic, eventually};
 
 use super::{activated, answering, get, given, held, loses_nobody, server};
 use crate::generation;
@@ -151,6 +151,43 @@ async fn a_program_that_says_it_is_stopping_is_replaced_before_it_is_gone() {
     get(&front, "/notify?STOPPING=1").await;
     front.until("the next one serves", |s| s.is_settled() && s.takeovers.committed == 1).await;
     assert_eq!(front.status().await.crashes, 0);
+}
+
+#[tokio::test]
+async fn a_program_that_asks_for_more_time_to_get_ready_is_given_it() {
+    let front =
+        Front::with(|s| activated(s, ["listen-fds", "ready"]).flag("--ready-timeout", "3s")).await;
+    let gate = Gate::closed();
+    let slow = server(["listen-fds", "extend:600", &gate.word("ready-at")]);
+    let takeover = front.begin_takeover_to(&slow);
+    let is_late = |g: &Generation| g.state == State::Starting && g.age_ms > 4000;
+    front.until("it takes longer", |s| s.generations.iter().any(is_late)).await;
+    gate.open();
+    takeover.end().await.assert_committed();
+    assert_eq!(get(&front, "/").await.generation(), generation(2));
+}
+
+#[tokio::test]
+async fn a_program_that_asks_for_more_time_to_stop_is_given_it_until_its_drain_is_cut_short() {
+    let words = ["listen-fds", "ready", "extend:600"];
+    for cut in [false, true] {
+        let front = Front::with(|s| activated(s, words).flag("--drain-timeout", "1s")).await;
+        let gate = Gate::closed();
+        let mut held = held(&front, &gate.hold()).await;
+        let mut takeover = front.begin_takeover();
+        takeover.until("committed").await;
+        // Beyond the drain timeout and the front's grace.
+        let is_late = |g: &Generation| g.state == State::Draining && g.age_ms > 10_000;
+        front.until("it takes longer", |s| s.generations.iter().any(is_late)).await;
+        if cut {
+            front.run(&["drain", "--now", "g1"]).await.assert_code(0);
+            takeover.end().await.assert_cut(1);
+        } else {
+            gate.open();
+            assert_eq!(held.receive().await.unwrap().generation(), generation(1));
+            takeover.end().await.assert_committed();
+        }
+    }
 }
 
 #[tokio::test]

@@ -53,6 +53,7 @@ fn the_corpus_is_written_anew() {
     write("ready-for-orphans", &ready());
     write("failing", &ToFront::Failing { conditions: vec!["state-directory".into()] });
     write("refuse", &ToFront::Refuse { reason: "the front speaks protocol 9".into() });
+    write("extend", &ToFront::Extend { timeout_ms: 30_000 });
     write("accepting", &ToFront::Accepting);
     write("stopped", &ToFront::Stopped);
     write("drained-with-sessions", &drained());

@@ -8,8 +8,10 @@ mod serve;
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -44,15 +46,22 @@ async fn main() -> ExitCode {
     if let Some(status) = &script.status {
         notify(&format!("STATUS={status}"));
     }
+    ask_for_time(&script);
     if script.says_ready {
         notify("READY=1");
     }
+    let mut ready_at = std::pin::pin!(ready_at(script.ready_at.clone()));
+    let mut awaits_ready = script.ready_at.is_some();
     loop {
         tokio::select! {
             accepted = serve::accept(&mut doors) => {
                 connections.spawn(serve::connection(accepted, Arc::clone(&facts)));
             }
             Some(_) = connections.join_next() => {}
+            () = &mut ready_at, if awaits_ready => {
+                awaits_ready = false;
+                notify("READY=1");
+            }
             _ = terminate.recv() => match script.terminate {
                 Terminate::Finish => break,
                 Terminate::Ignore => {}
@@ -61,6 +70,7 @@ async fn main() -> ExitCode {
     }
     drop(doors);
     note("finishes");
+    ask_for_time(&script);
     facts.draining.send_replace(true);
     while connections.join_next().await.is_some() {}
     ExitCode::SUCCESS
@@ -71,6 +81,20 @@ fn again(without: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command.args(std::env::args().skip(1).filter(|word| word != without)).stdin(Stdio::null());
     command
+}
+
+/// Asks whoever waits to wait longer.
+fn ask_for_time(script: &Script) {
+    if let Some(seconds) = script.extend {
+        notify(&format!("EXTEND_TIMEOUT_USEC={}", seconds * 1_000_000));
+    }
+}
+
+/// Ends once the file is there; at once when there is none to wait for.
+async fn ready_at(file: Option<PathBuf>) {
+    while file.as_ref().is_some_and(|file| !file.exists()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Tells the log, where a test can wait for it.

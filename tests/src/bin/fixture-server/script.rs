@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `listen-fds`, `fd:N`, `port:NAME`, `at:ADDRESS` | listens there; each adds a place |
 //! | `ready` | says `READY=1` once it listens |
+//! | `ready-at:FILE` | says `READY=1` once FILE exists |
+//! | `extend:N` | asks for N seconds more when it starts, and when it is to stop |
 //! | `status:WORDS` | says `STATUS=WORDS` |
 //! | `exit:N`, `hang` | does that instead of listening |
 //! | `fork` | goes on in a child, and exits 0 |
@@ -15,12 +17,16 @@
 //! | `from:N=WORD` | does WORD from generation N on |
 //! | `only:N=WORD` | does WORD in generation N |
 
+use std::path::PathBuf;
+
 /// What the server does.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) places: Vec<Place>,
     pub(crate) start: Start,
     pub(crate) says_ready: bool,
+    pub(crate) ready_at: Option<PathBuf>,
+    pub(crate) extend: Option<u64>,
     pub(crate) status: Option<String>,
     pub(crate) accepts: bool,
     pub(crate) terminate: Terminate,
@@ -73,6 +79,8 @@ impl Script {
             places: Vec::new(),
             start: Start::Serve,
             says_ready: false,
+            ready_at: None,
+            extend: None,
             status: None,
             accepts: true,
             terminate: Terminate::Finish,
@@ -92,6 +100,8 @@ impl Script {
             "port" => self.places.push(Place::Variable(value.to_owned())),
             "at" => self.places.push(Place::Address(value.to_owned())),
             "ready" => self.says_ready = true,
+            "ready-at" => self.ready_at = Some(value.into()),
+            "extend" => self.extend = Some(value.parse().expect("seconds")),
             "status" => self.status = Some(value.to_owned()),
             "exit" => self.start = Start::Exit(value.parse().expect("a code")),
             "hang" => self.start = Start::Hang,
