@@ -21,15 +21,16 @@ export class Front {
     #over = false;
     #takeovers;
 
-    /** Starts `holdfast run` on a state directory that `prepare` has seen, and waits until it serves. */
-    static async start(holdfast, prepare) {
+    /** Starts `holdfast run` with these words on a state directory that `prepare` has seen, and waits until it serves. */
+    static async start(holdfast, prepare, words = []) {
         const front = new Front();
         front.#holdfast = holdfast;
         front.directory = await mkdtemp(join(tmpdir(), "holdfast-interop-"));
         front.state = join(front.directory, "state");
         await prepare(front.state);
         const log = await open(join(front.directory, "log"), "w");
-        front.#child = spawn(holdfast, ["run", "--listen", "127.0.0.1:0", "--soak", "100ms"], {
+        const where = words.includes("--listen") ? [] : ["--listen", "127.0.0.1:0"];
+        front.#child = spawn(holdfast, ["run", "--soak", "100ms", ...where, ...words], {
             cwd: front.directory,
             env: front.environment(),
             stdio: ["ignore", log.fd, log.fd],

@@ -1,6 +1,7 @@
 //! Programs that know nothing of Holdfast, run by its adapters.
 
 mod activate;
+mod axum;
 mod failures;
 mod lines;
 mod node;
