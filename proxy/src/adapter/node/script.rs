@@ -1,11 +1,12 @@
 //! The preload as Node is told of it: a file that only this user may read, and the variables that name it.
 //!
 //! **Invariants**
-//! - The file stays as long as the adapter: Node loads it again in every worker thread.
+//! - The file stays as long as the adapter: Node loads it again in every worker thread. What one left that was
+//!   killed is removed by the next.
 //! - What NODE_OPTIONS said before holds, and is what the program finds there.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -23,6 +24,8 @@ const PRELOAD: &str = include_str!("preload.cjs");
 const SETUP: &str = "HOLDFAST_NODE";
 /// Node's own options (node(1)).
 const OPTIONS: &str = "NODE_OPTIONS";
+/// What the directories' names begin with.
+const PREFIX: &str = "holdfast-node-";
 /// How many directories of earlier adapters with this pid may lie in the way.
 const ATTEMPTS: u32 = 100;
 
@@ -30,6 +33,7 @@ const ATTEMPTS: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Script {
     directory: PathBuf,
+    _lock: File,
 }
 
 /// What the preload is told.
@@ -60,7 +64,8 @@ impl Script {
     /// # Errors
     /// When no directory can be made or written to.
     pub(super) fn write() -> io::Result<Self> {
-        let script = Self { directory: make_directory()? };
+        let (directory, lock) = make_directory()?;
+        let script = Self { directory, _lock: lock };
         fs::write(script.path(), PRELOAD)?;
         Ok(script)
     }
@@ -104,22 +109,47 @@ impl Drop for Script {
     }
 }
 
-fn make_directory() -> io::Result<PathBuf> {
+/// A directory that nobody else may enter, and the lock that tells that its owner lives.
+fn make_directory() -> io::Result<(PathBuf, File)> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
     let above = runtime.map_or_else(std::env::temp_dir, PathBuf::from);
     // A relative path means another place to a program that goes elsewhere.
     let above = std::path::absolute(above)?;
+    sweep(&above);
     let own = std::process::id();
     for attempt in 0..ATTEMPTS {
-        let path = above.join(format!("holdfast-node-{own}-{attempt}"));
+        let path = above.join(format!("{PREFIX}{own}-{attempt}"));
         // It fails where anything is, a link too: nobody is led into a directory of another's.
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
+        }
+        // One that is not locked yet may be swept away.
+        let locked = File::open(&path).ok().filter(|directory| directory.try_lock().is_ok());
+        if let Some(lock) = locked
+            && path.exists()
+        {
+            return Ok((path, lock));
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Removes what adapters left that were killed: theirs are the directories that nobody has locked.
+fn sweep(above: &Path) {
+    let named = |entry: &fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX))
+    };
+    for entry in fs::read_dir(above).into_iter().flatten().flatten().filter(named) {
+        // Another user's cannot be opened.
+        let left = entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok());
+        if left {
+            // Two may sweep at once.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The sockets, numbered as the program finds them: the first one's copies, then the second one's.
@@ -170,6 +200,21 @@ mod tests {
         assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
         drop(script);
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn what_a_killed_adapter_left_is_removed_and_what_a_living_one_has_is_not() {
+        let above = tempfile::tempdir().unwrap();
+        let [dead, alive, other] = ["holdfast-node-1-0", "holdfast-node-2-0", "another"]
+            .map(|name| above.path().join(name));
+        for directory in [&dead, &alive, &other] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("preload.cjs"), "").unwrap();
+        }
+        let lock = File::open(&alive).unwrap();
+        lock.try_lock().unwrap();
+        sweep(above.path());
+        assert!(!dead.exists() && alive.exists() && other.exists());
     }
 
     #[test]
