@@ -212,7 +212,7 @@ async fn a_turn_under_way_is_finished_before_its_session_moves() {
         said.push_str(&more.unwrap());
     }
     assert_eq!(said, "hello turn 1: slow 300");
-    two.first.part(Neighbour::Successor, "a").unwrap().await;
+    two.part(1).await;
     assert_eq!(two.turn(&two.second, "a", "two").await.unwrap(), "hello turn 2: two");
     assert_eq!(two.rig.starts().len(), 2);
     two.end().await;

@@ -138,6 +138,10 @@ impl Keeper {
     async fn rest(&mut self) -> Woken {
         let Self { pool, key, session, orders, seat, parting } = self;
         let Some(session) = session else { return Woken::Ends };
+        if parting.is_none() && seat.as_ref().is_some_and(Seat::is_wanted) {
+            // It was busy when it was asked.
+            pool.departures.yield_lane(key);
+        }
         let idle = tokio::time::sleep(pool.keeping.idle);
         tokio::pin!(idle);
         loop {
