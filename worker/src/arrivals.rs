@@ -4,7 +4,7 @@
 //! **Invariants**
 //! - Each of them is served by a task of its own, which ends with the worker.
 //! - One that the successor would not take is not offered to it again.
-//! - What dead neighbours have left of CLIs is ended after what they had given for good is taken over.
+//! - What dead neighbours have left of CLIs is ended after what they had given for good is taken over, and so are their runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use handoff::{Arrival, Mover, Stream};
 use tokio::task::JoinSet;
 
 use crate::agents::fallback::Stock;
+use crate::agents::{Runs, recover};
 use crate::serve::{self, Gateway};
 
 /// How long a neighbour may take to end that has closed its link.
@@ -23,6 +24,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     gateway: Arc<Gateway>,
+    runs: Arc<Runs>,
     /// What goes on with sessions.
     stock: Arc<Stock>,
     /// Set before anything can arrive: the roster exists only once there is somebody to resume.
@@ -31,8 +33,8 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(crate) fn new(gateway: Arc<Gateway>, stock: Arc<Stock>) -> Self {
-        Self { gateway, stock, roster: OnceLock::new(), connections: Mutex::default() }
+    pub(crate) fn new(gateway: Arc<Gateway>, runs: Arc<Runs>, stock: Arc<Stock>) -> Self {
+        Self { gateway, runs, stock, roster: OnceLock::new(), connections: Mutex::default() }
     }
 
     /// Where connections that arrive take their seats.
@@ -115,5 +117,7 @@ impl Mover for Arrivals {
 
     fn settled(&self) {
         self.sweep_after_others();
+        let runs = Arc::clone(&self.runs);
+        tokio::spawn(async move { recover(&runs).await });
     }
 }

@@ -5,6 +5,7 @@ mod ends;
 pub(crate) mod fallback;
 mod follow;
 pub(crate) mod harness;
+mod interrupted;
 mod lane;
 mod neighbours;
 mod overview;
@@ -17,6 +18,7 @@ mod transcript;
 
 pub(crate) use ending::{Ending, Outcome};
 pub(crate) use follow::{Follower, Heard};
+pub(crate) use interrupted::recover;
 pub(crate) use neighbours::tell_of_jobs;
 pub(crate) use runs::{Asked, Begun, IN_CENSUS, Novelty, Runs};
 pub(crate) use session::SessionKey;

@@ -84,6 +84,7 @@ async fn carried_out(
         }
     };
     see(&runs, ends).await;
+    told.keep(runs.store().hears(opened.speaker()));
     told.started();
     let harness = match opened.chosen() {
         Some(model) => harness.alone(model),

@@ -3,6 +3,7 @@
 //! **Invariants**
 //! - A run's events are counted by `seq` from 1; a `chat` event has the number of the `agent` event it
 //!   follows.
+//! - What is told of an answer is kept first: whoever was told it finds it in the history, whatever becomes of this worker.
 //! - However fast an answer comes, it is told in few events: each of them has the whole text so far. The longer that
 //!   takes, the fewer they are.
 
@@ -16,6 +17,7 @@ use super::session::SessionKey;
 use crate::identity::Needs;
 use crate::letters;
 use crate::methods::now_ms;
+use crate::state::store::said::Said;
 
 /// The least time between two events that tell more of an answer: what OpenClaw's clients are used to.
 const PACE: Duration = Duration::from_millis(150);
@@ -34,6 +36,8 @@ pub(super) struct Told {
     /// How much of the text was told, in bytes.
     told: usize,
     tell_from: Option<Instant>,
+    /// Where it is kept until its end is in the database.
+    kept: Option<Said>,
 }
 
 impl Told {
@@ -47,11 +51,35 @@ impl Told {
             text: String::new(),
             told: 0,
             tell_from: None,
+            kept: None,
+        }
+    }
+
+    /// Of a run that another generation had begun, and told of up to here.
+    pub(super) fn resumed(
+        post: Post,
+        run: String,
+        session: SessionKey,
+        (seq, text): (u64, String),
+    ) -> Self {
+        let told = text.len();
+        Self { seq, text, told, ..Self::new(post, run, session) }
+    }
+
+    /// From now on what is told is kept here first.
+    pub(super) fn keep(&mut self, kept: Said) {
+        self.kept = Some(kept);
+    }
+
+    fn keep_piece(&mut self, from: usize) {
+        if let Some(kept) = &mut self.kept {
+            kept.append(self.seq + 1, &self.text[from..]);
         }
     }
 
     pub(super) fn started(&mut self) {
         self.started_at_ms = now_ms();
+        self.keep_piece(0);
         let data = json!({"phase": "start", "startedAt": self.started_at_ms});
         self.agent("lifecycle", &data);
     }
@@ -65,10 +93,11 @@ impl Told {
     }
 
     fn tell_text(&mut self) {
-        let delta = &self.text[self.told..];
-        if delta.is_empty() {
+        if self.told == self.text.len() {
             return;
         }
+        self.keep_piece(self.told);
+        let delta = &self.text[self.told..];
         let begun_at = Instant::now();
         let told = json!({"text": self.text, "delta": delta});
         let mut chat = json!({"deltaText": delta, "message": self.message()});
@@ -80,6 +109,10 @@ impl Told {
 
     /// It has ended, in this way.
     pub(super) fn ended(&mut self, outcome: &Outcome) {
+        // The database has it.
+        if let Some(kept) = self.kept.take() {
+            kept.forget();
+        }
         match outcome {
             Outcome::Finished(_) => self.finished(),
             Outcome::Aborted => self.aborted(),

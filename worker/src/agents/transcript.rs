@@ -18,6 +18,7 @@ use crate::methods::now_ms;
 use crate::state::store::Store;
 use crate::state::store::idempotency::IdempotencyKey;
 use crate::state::store::messages::NewMessage;
+use crate::state::store::said::Speaker;
 use crate::state::store::session_run::{RunStatus, SessionRun};
 use crate::state::store::sessions::NewSession;
 use crate::state::store::turns::{EndedTurn, KeptResult, NewTurn};
@@ -121,11 +122,7 @@ impl Transcript {
     }
 
     fn message(&self, role: &str, text: &str) -> NewMessage {
-        NewMessage {
-            role: role.to_owned(),
-            content: json!([{"type": "text", "text": text}]).to_string(),
-            run_id: Some(self.run.clone()),
-        }
+        message(&self.run, role, text)
     }
 
     async fn release(self) {
@@ -144,6 +141,16 @@ impl Opened {
     /// The model that somebody has chosen for the session.
     pub(super) fn chosen(&self) -> Option<ModelRef> {
         self.chosen.clone()
+    }
+
+    /// Whose words what is said from now on are.
+    pub(super) fn speaker(&self) -> Speaker {
+        Speaker {
+            run: self.transcript.run.clone(),
+            session: self.transcript.session.as_str().to_owned(),
+            life: self.life.clone(),
+            started_at_ms: self.started_at_ms,
+        }
     }
 
     /// Writes down what was said and how it went; or the run has failed after all.
@@ -180,6 +187,15 @@ impl Opened {
                 Err(outcome)
             }
         }
+    }
+}
+
+/// A message of a run's, as the history has it.
+pub(super) fn message(run: &str, role: &str, text: &str) -> NewMessage {
+    NewMessage {
+        role: role.to_owned(),
+        content: json!([{"type": "text", "text": text}]).to_string(),
+        run_id: Some(run.to_owned()),
     }
 }
 

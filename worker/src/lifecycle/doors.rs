@@ -38,7 +38,8 @@ impl Doors {
         (runs, stock): (&Arc<Runs>, &Arc<Stock>),
         migrate: Migrate,
     ) -> Self {
-        let arrivals = Arc::new(Arrivals::new(Arc::clone(gateway), Arc::clone(stock)));
+        let arrivals =
+            Arc::new(Arrivals::new(Arc::clone(gateway), Arc::clone(runs), Arc::clone(stock)));
         let migration =
             (migrate == Migrate::On).then(|| worker.movable(Arc::clone(&arrivals), gateway.post()));
         if let Some(migration) = &migration {

@@ -15,8 +15,8 @@ use handoff::{GenerationId, Worker};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::agents::Runs;
 use crate::agents::fallback::Stock;
+use crate::agents::{Runs, recover};
 use crate::args::Args;
 use crate::attendance::Attendance;
 use crate::identity::{Devices, TokenInForce};
@@ -62,6 +62,7 @@ pub(super) async fn furnish(
     let access_log = if args.access_log { AccessLog::On } else { AccessLog::Off };
     let post = Post::new(usize::try_from(args.limits.max_buffered_bytes).unwrap_or(usize::MAX));
     let runs = Arc::new(Runs::new(post.clone(), Arc::default(), store.clone()));
+    recover(&runs).await;
     runs.overview().refresh(&store).await;
     let timetable = Timetable::new(store.clone(), post.clone());
     let (wants_takeover, wishes) = mpsc::channel(1);

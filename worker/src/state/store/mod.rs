@@ -32,6 +32,7 @@ pub(crate) mod lease;
 pub(crate) mod messages;
 mod presence;
 pub(crate) mod run_list;
+pub(crate) mod said;
 mod schema;
 pub(crate) mod session_list;
 pub(crate) mod session_run;

@@ -54,6 +54,11 @@ impl Presence {
         &self.holder
     }
 
+    /// Where those who share the database keep what runs say as they do.
+    pub(super) fn said_dir(&self) -> PathBuf {
+        self.dir.with_file_name("said")
+    }
+
     /// Whether whoever goes by `name` still lives.
     pub(super) fn is_alive(&self, name: &str) -> bool {
         if name == self.holder.as_str() {
