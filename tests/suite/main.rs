@@ -7,6 +7,7 @@ mod adapters;
 mod broken_log;
 mod checker;
 mod children;
+mod cli_sessions;
 mod control;
 mod crash;
 mod drain;
