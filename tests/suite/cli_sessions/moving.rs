@@ -132,7 +132,8 @@ async fn sessions_of_several_agents_move_at_once_while_others_are_at_work() {
         }
     }
     let mut now = scene.programs();
-    (programs.sort(), now.sort());
+    programs.sort();
+    now.sort();
     assert_eq!(now, programs);
     assert_eq!(scene.starts().len(), 12);
 }
