@@ -32,7 +32,7 @@ pub(crate) use self::channel::{Announced, Announcement};
 use self::channel::{Channel, Word};
 use self::script::Script;
 use super::AdapterFailed;
-use super::census;
+use super::census::Count;
 use super::flags::{Flags, Kind};
 use super::life::{self, Life, Stopped, Turn};
 use super::profile::{CleanExit, Manner};
@@ -113,7 +113,8 @@ async fn live(
         public: (addresses.clone(), inodes),
     };
     let life = begun?.await_ready(&readiness).await?;
-    Ok(Served { life, channel, announcement, manner, addresses }.serve().await)
+    let open = Arc::new(Count::of(addresses));
+    Ok(Served { life, channel, announcement, manner, open }.serve().await)
 }
 
 /// Whether this program can be run on these addresses.
@@ -160,15 +161,16 @@ struct Served {
     channel: Channel,
     announcement: Announcement,
     manner: Manner,
-    addresses: Vec<Address>,
+    /// Its connections.
+    open: Arc<Count>,
 }
 
 impl Served {
     /// Serves until the program is gone.
     async fn serve(mut self) -> ExitCode {
-        let addresses = self.addresses.clone();
+        let open = Arc::clone(&self.open);
         self.life.worker.on_report(move || Report {
-            connections: Connections { http: census::connections(&addresses), websocket: 0 },
+            connections: Connections { http: open.lately(), websocket: 0 },
             ..Report::default()
         });
         let mut stance = self.life.worker.stance();
@@ -218,9 +220,8 @@ impl Served {
 
     /// Has the program finish what it does, without newcomers: those wait for the next one.
     async fn leave(mut self) -> ExitCode {
-        let addresses = self.addresses.clone();
-        let open = move || census::connections(&addresses);
-        let before = open();
+        let open = Arc::clone(&self.open);
+        let before = open.now();
         let signals = match self.manner.drain {
             [] => self.life.stop_signal().to_string(),
             signals => signals.join(" "),
@@ -233,7 +234,7 @@ impl Served {
             // Whoever told that it is ready without listening was never heard of.
             self.life.ask_to_stop();
         }
-        let cut = match self.life.stopped(open).await {
+        let cut = match self.life.stopped(|| open.now()).await {
             Stopped::InTime => 0,
             Stopped::Killed { cut } => cut,
         };

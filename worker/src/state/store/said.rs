@@ -241,7 +241,7 @@ mod tests {
             ..NewSession::default()
         };
         let turn = NewTurn { session, message: said("user", "hello"), at_ms: 1 };
-        let life = store.begin_turn(turn).await.unwrap();
+        let life = store.begin_turn(turn).await.unwrap().session_id;
         Speaker { run: "r".to_owned(), session: "k".to_owned(), life, started_at_ms: 1 }
     }
 
