@@ -88,10 +88,11 @@ const activate = ["--adapter", "activate"];
 const probed = [...activate, "--ready-http", "/"];
 await scene("node", [...probed, "--", process.execPath, join(here, "server.mjs"), "{fd}"]);
 if (venv) {
-    const python = (module) => join(venv, "bin", module);
+    // -B: nothing is written beside the servers.
+    const python = (module) => [join(venv, "bin", "python"), "-B", "-m", module];
     const inServers = ["--chdir", here];
-    await scene("gunicorn", [...probed, "--", python("gunicorn"), "-w", "2", ...inServers, "wsgi:app"]);
-    const uvicorn = [python("uvicorn"), "--app-dir", here, "--log-level", "warning", "asgi:app"];
+    await scene("gunicorn", [...probed, "--", ...python("gunicorn"), "-w", "2", ...inServers, "wsgi:app"]);
+    const uvicorn = [...python("uvicorn"), "--app-dir", here, "--log-level", "warning", "asgi:app"];
     await scene("uvicorn", [...probed, "--", ...uvicorn, "--fd", "{fd}"], { closesUnread: true });
     const relayed = ["--adapter", "relay", "--ready-http", "/"];
     await scene("uvicorn, relayed", [...relayed, "--", ...uvicorn, "--port", "{port}"]);
