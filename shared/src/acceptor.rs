@@ -228,6 +228,20 @@ enum Io {
     Unix(UnixStream),
 }
 
+/// A connection that is of this process's event loop already.
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self { io: Io::Tcp(stream), place: None }
+    }
+}
+
+/// As for TCP.
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self { io: Io::Unix(stream), place: None }
+    }
+}
+
 impl Stream {
     /// Takes a connection into this process's event loop that another one had accepted.
     ///

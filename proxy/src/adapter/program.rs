@@ -147,12 +147,13 @@ impl Program {
     /// Ends with the process that was started. Cancel safe.
     pub(crate) async fn ended(&mut self) -> Ended {
         loop {
-            self.collect();
             if let Some(exit) = self.exit {
                 let alone = reap::children().is_empty();
                 return if alone { Ended::Exited(exit) } else { Ended::ForkedAway(exit) };
             }
+            // What ended before it was looked is told too; asking the kernel each time would cost every connection.
             self.children.recv().await;
+            self.collect();
         }
     }
 

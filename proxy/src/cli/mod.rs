@@ -176,7 +176,11 @@ impl Command {
             Self::Status(status) => status.perform(control).await,
             Self::Stop(stop) => stop.perform(control).await,
             Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,
-            Self::Adapter(adapter) => adapter.perform().await,
+            // As a task: each time the runtime's own future is woken costs a write to its eventfd.
+            Self::Adapter(adapter) => match tokio::task::spawn_local(adapter.perform()).await {
+                Ok(outcome) => outcome,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            },
             Self::AdapterStage(stage) => Ok(stage.perform()),
         }
     }

@@ -285,11 +285,9 @@ impl Relay {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Stream::adopt(stream.into_std()?.into())
+                Ok(stream.into())
             }
-            Address::Unix(path) => {
-                Stream::adopt(UnixStream::connect(path).await?.into_std()?.into())
-            }
+            Address::Unix(path) => Ok(UnixStream::connect(path).await?.into()),
         }
     }
 
