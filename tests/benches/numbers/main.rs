@@ -13,6 +13,7 @@
 //! | `idle-websockets` | `idle_websockets.rs` | the worker's memory with 10,000 of them |
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //! | `latency` | `latency.rs` | HTTP latency around a takeover, and around a reload of its peers |
+//! | `adapters` | `adapters.rs` | `relay` beside HAProxy, `activate` beside the program alone |
 //! | `gateway` | `gateway.rs` | a handshake, calls per second, an agent that is made to last |
 //! | `models` | `models.rs` | from a provider's first word to the client's |
 //!
@@ -21,6 +22,7 @@
 //!   that was promised an answer does.
 //! - What is compared is compared within one run, taken in turns.
 
+mod adapters;
 mod clients;
 mod closed_loop;
 mod cpu;
@@ -69,6 +71,7 @@ enum Measurement {
     IdleWebSockets,
     Wrappers,
     Latency,
+    Adapters,
     Gateway,
     Models,
 }
@@ -83,6 +86,7 @@ impl Measurement {
         Self::IdleWebSockets,
         Self::Wrappers,
         Self::Latency,
+        Self::Adapters,
         Self::Gateway,
         Self::Models,
     ];
@@ -97,6 +101,7 @@ impl Measurement {
             Self::IdleWebSockets => "idle-websockets",
             Self::Wrappers => "wrappers",
             Self::Latency => "latency",
+            Self::Adapters => "adapters",
             Self::Gateway => "gateway",
             Self::Models => "models",
         }
@@ -112,6 +117,7 @@ impl Measurement {
             Self::IdleWebSockets => idle_websockets::measure(report, scale).await,
             Self::Wrappers => wrappers::measure(report).await,
             Self::Latency => latency::measure(report, scale).await,
+            Self::Adapters => adapters::measure(report, scale).await,
             Self::Gateway => gateway::measure(report).await,
             Self::Models => models::measure(report).await,
         }

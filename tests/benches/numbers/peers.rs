@@ -134,8 +134,52 @@ impl Drop for RunningPeer {
     }
 }
 
+/// HAProxy in `mode tcp` before one server, with one thread. Dropped, it is killed.
+pub(crate) struct TcpProxy {
+    child: std::process::Child,
+    pub(crate) address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl TcpProxy {
+    /// Starts it on a free port, unless it is not installed.
+    pub(crate) async fn start(server: SocketAddr) -> Option<Self> {
+        let program = Peer::HaProxy.program()?;
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let address = free_address();
+        let file = directory.path().join("configuration");
+        let text = format!(
+            "global\n  maxconn 8192\n  nbthread 1\ndefaults\n  mode tcp\n  timeout client 75s\n  \
+             timeout connect 5s\n  timeout server 75s\n\
+             listen bench\n  bind {address} backlog 4096\n  server program {server}\n"
+        );
+        fs::write(&file, text).expect("a file can be written");
+        let mut command = Command::new(program);
+        command.current_dir(directory.path()).arg("-db").arg("-f").arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("an installed program can be started");
+        let running = Self { child, address, _directory: directory };
+        eventually("haproxy", async || TcpStream::connect(address).await.ok()).await;
+        Some(running)
+    }
+
+    /// Its only process.
+    pub(crate) fn process(&self) -> Process {
+        let pid = i32::try_from(self.child.id()).expect("a pid is an i32");
+        Process::find(pid).expect("it runs")
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        // Both fail only for one that has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Nobody listens there now.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port can be found");
     listener.local_addr().expect("a listener has an address")
 }
