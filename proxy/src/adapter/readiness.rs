@@ -73,6 +73,8 @@ pub(crate) enum NotYet {
     Stranger { address: Address },
     #[error("the program has not called listen({port}){}", elsewhere(found))]
     Unannounced { port: u16, found: Vec<SocketAddr> },
+    #[error("the program is busy with its start: its thread is not free for clients")]
+    Busy,
     #[error("GET {path} is answered with {status}")]
     Status { path: String, status: String },
     #[error("GET {path} is not answered: {reason}")]
@@ -180,7 +182,7 @@ impl Readiness {
                 }
                 Where::Private { address, preamble } => ask_private(address, preamble, path).await,
                 Where::Announced(announcement) => {
-                    ask_announced(&announced(announcement), &self.public, path).await
+                    ask_announced(announcement, &self.public, path).await
                 }
             }
         });
@@ -222,22 +224,24 @@ async fn ask_shared(address: SocketAddr, path: Option<&str>) -> Result<(), NotYe
     answered(&mut stream, last, path).await
 }
 
-/// Asks at every place that the program has said it listens at.
+/// Asks at every place that the program has said it listens at, and then whether it is free for clients: Node has one
+/// thread, and who is admitted while that is taken has everybody wait.
 async fn ask_announced(
-    announced: &Announced,
+    announcement: &Announcement,
     (addresses, shared): &(Vec<Address>, Vec<u64>),
     path: Option<&str>,
 ) -> Result<(), NotYet> {
-    if let Some(port) = node::missing(announced, addresses) {
+    let Announced { places, .. } = announced(announcement);
+    if let Some(port) = node::missing(&places, addresses) {
         return Err(NotYet::Unannounced { port, found: census::listens(shared) });
     }
-    for private in announced.places.values() {
+    for private in places.values() {
         let address = Address::Tcp(*private);
         if path.is_some() {
             ask_private(&address, &[], path).await?;
         }
     }
-    Ok(())
+    if announced(announcement).calm { Ok(()) } else { Err(NotYet::Busy) }
 }
 
 async fn ask_private(address: &Address, preamble: &[u8], path: Option<&str>) -> Result<(), NotYet> {

@@ -169,6 +169,15 @@ async fn a_server_that_is_closed_by_its_program_is_replaced_and_clients_wait() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_busy_with_its_start_is_not_given_clients() {
+    let Some(front) = with(&["port"], |s| s).await else { return };
+    let takeover = front.takeover_to(&server(&["port", "busy"])).await;
+    takeover.assert_committed();
+    let ready_after = takeover.event("ready").unwrap()["elapsed_ms"].as_u64().unwrap();
+    assert!(ready_after >= 2000, "{takeover:?}");
+}
+
+#[tokio::test]
 async fn a_program_that_does_not_listen_where_it_should_is_told_of() {
     let Some(front) = with(&["port"], |s| s.flag("--ready-timeout", "3s")).await else { return };
     let port = front.tcp().port();

@@ -77,6 +77,8 @@ const WORDS = {
         if (process.env.HOLDFAST_GENERATION === "g1") WORDS.exit();
         if (process.env.HOLDFAST_GENERATION === "g2") process.exit(3);
     },
+    // It is at something else for two seconds once it listens, with the one thread that Node has.
+    busy: () => servers[0].once("listening", () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)),
     // It has something else to do than to serve.
     linger: () => setInterval(again, 1000),
 };
@@ -127,5 +129,6 @@ function serve(name) {
     return server;
 }
 
+const server = how === "child" || how === "cluster" ? undefined : serve("first");
 words.forEach((word) => WORDS[word]());
-WAYS[how](how === "child" || how === "cluster" ? undefined : serve("first"));
+WAYS[how](server);

@@ -9,6 +9,7 @@
 //! | from the program | it |
 //! | --- | --- |
 //! | `listening 80 127.0.0.1:4711` | would listen on port 80, and does on a private one |
+//! | `calm`, `busy` | has its one thread free for clients, or has not |
 //! | `accepting`, `stopped` | has obeyed |
 //! | `closed 80` | has closed its last server of that port by itself |
 //! | `restart SIGUSR1` | would have had itself started anew |
@@ -40,6 +41,8 @@ const WORD_QUEUE: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Word {
     Listening { port: u16, private: SocketAddr },
+    Calm,
+    Busy,
     Accepting,
     Stopped,
     Closed { port: u16 },
@@ -53,6 +56,8 @@ pub(super) enum Word {
 pub(crate) struct Announced {
     /// Its private address for each port.
     pub(crate) places: BTreeMap<u16, SocketAddr>,
+    /// Whether it is through with its start.
+    pub(crate) calm: bool,
     /// Why it cannot be served.
     pub(crate) refused: Option<String>,
 }
@@ -61,6 +66,8 @@ impl Announced {
     fn note(&mut self, word: &Word) {
         match word {
             Word::Listening { port, private } => drop(self.places.insert(*port, *private)),
+            Word::Calm => self.calm = true,
+            Word::Busy => self.calm = false,
             Word::Refuse { reason } => self.refused = Some(reason.clone()),
             _ => {}
         }
@@ -147,6 +154,8 @@ impl FromStr for Word {
                 let private = private.parse().map_err(|_| NotAWord)?;
                 Ok(Self::Listening { port: port(public)?, private })
             }
+            "calm" => Ok(Self::Calm),
+            "busy" => Ok(Self::Busy),
             "accepting" => Ok(Self::Accepting),
             "stopped" => Ok(Self::Stopped),
             "closed" => Ok(Self::Closed { port: port(rest)? }),
@@ -170,6 +179,7 @@ mod tests {
         let private = "[::1]:4711".parse().unwrap();
         assert_eq!(read("listening 80 [::1]:4711"), Ok(Word::Listening { port: 80, private }));
         assert_eq!(read("accepting"), Ok(Word::Accepting));
+        assert_eq!((read("calm"), read("busy")), (Ok(Word::Calm), Ok(Word::Busy)));
         assert_eq!(read("closed 80"), Ok(Word::Closed { port: 80 }));
         assert_eq!(read("leaving "), Ok(Word::Leaving { signal: None }));
         assert_eq!(read("refuse it is so"), Ok(Word::Refuse { reason: "it is so".into() }));

@@ -18,7 +18,9 @@
 mod channel;
 mod script;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::sync::{Arc, PoisonError};
@@ -209,6 +211,8 @@ impl Served {
             Word::Restart { signal } => format!("the program restarts itself by {signal}"),
             Word::Closed { port } => format!("the program listens on port {port} no more"),
             Word::Listening { .. }
+            | Word::Calm
+            | Word::Busy
             | Word::Accepting
             | Word::Stopped
             | Word::Leaving { .. }
@@ -248,10 +252,10 @@ pub(crate) fn announced(announcement: &Announcement) -> Announced {
 }
 
 /// The first port of these addresses that the program has not announced.
-pub(crate) fn missing(announced: &Announced, addresses: &[Address]) -> Option<u16> {
+pub(crate) fn missing(places: &BTreeMap<u16, SocketAddr>, addresses: &[Address]) -> Option<u16> {
     let ports = addresses.iter().filter_map(|address| match address {
         Address::Tcp(address) => Some(address.port()),
         Address::Unix(_) => None,
     });
-    ports.into_iter().find(|port| !announced.places.contains_key(port))
+    ports.into_iter().find(|port| !places.contains_key(port))
 }

@@ -24,6 +24,9 @@ const close = net.Server.prototype.close;
 /** Where the program listens instead. */
 const LOOPBACK = { IPv4: "127.0.0.1", IPv6: "::1" };
 
+/** How often is looked whether the program's one thread is free, and how late that may be, in ms. */
+const TICK = { every: 100, latest: 600, calm: 4 };
+
 /** A listening socket of the front, in several copies: Node can stop accepting only by closing one. */
 class SharedSocket {
     #acceptor;
@@ -117,6 +120,7 @@ class Preload {
     /** What was told to listen on a port of the front's: each server with where. */
     #servers = new Map();
     #order = "wait";
+    #watch;
     #said = "stopped";
 
     constructor(setup) {
@@ -167,9 +171,25 @@ class Preload {
             this.#servers.set(server, { port, host, ipv6Only: options.ipv6Only === true });
             this.#say("listening", port, `${family === "IPv6" ? `[${address}]` : address}:${place}`);
             this.#settle();
+            this.#watch ??= this.#watchCalm();
         });
         const place = { ...options, port: 0, host: LOOPBACK[family], ipv6Only: false, reusePort: false };
         return callback ? listen.call(server, place, callback) : listen.call(server, place);
+    }
+
+    /** Until it accepts: says when the program is through with its start. One that is not would have clients wait. */
+    #watchCalm() {
+        let [punctual, last] = [0, performance.now()];
+        const watch = setInterval(() => {
+            const now = performance.now();
+            const late = now - last > TICK.latest;
+            if (late && punctual >= TICK.calm) this.#say("busy");
+            punctual = late ? 0 : punctual + 1;
+            last = now;
+            if (punctual === TICK.calm) this.#say("calm");
+            if (this.#order !== "wait") clearInterval(watch);
+        }, TICK.every);
+        return watch.unref();
     }
 
     /** The public address, in the private one's place. */
