@@ -199,6 +199,17 @@ async fn a_program_that_does_not_listen_where_it_should_is_told_of() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_no_port_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let listen = format!("unix:{}", place.path().join("socket").display());
+    let front = Front::with(|s| {
+        quick(s).flag("--adapter", "node").worker(server(&["port"])).listen(listen).not_serving()
+    })
+    .await;
+    front.until("that is refused", |s| s.failure().contains("is no port")).await;
+}
+
+#[tokio::test]
 async fn stop_first_lets_one_server_go_before_the_next_one_starts() {
     let order = |s: Setup| s.flag("--takeover-order", "stop-first");
     let Some(front) = with(&["port", "finish"], order).await else { return };
