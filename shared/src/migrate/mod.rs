@@ -38,6 +38,9 @@
 //!   is refused by [`Mover::judge`](crate::Mover::judge), for that connection alone.
 //! - What [comes back](crate::Arrival::Returned) is served as if it had never left; what was
 //!   [refused](crate::Arrival::Rejected) takes no seat, or it would be offered without end.
+//! - What is no connection and moves all the same, as a program that runs on, takes a
+//!   [seat of its own kind](Roster::session_seat), and has as many descriptors as it needs; it comes by
+//!   [`Mover::resume_session`](crate::Mover::resume_session). What its owner keeps of it until then is its [`Guard`].
 //! - What cannot move is told so while there is time: [`Migration::halt`](crate::Migration::halt), then a
 //!   last answer. A worker leaves once [`Roster::emptied`] has ended, and [`Post::flushed`] if it writes letters.
 //!

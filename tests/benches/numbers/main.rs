@@ -14,6 +14,7 @@
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //! | `latency` | `latency.rs` | HTTP latency around a takeover, and around a reload of its peers |
 //! | `adapters` | `adapters.rs` | `relay` beside HAProxy, `activate` beside the program alone |
+//! | `cli-sessions` | `cli_sessions.rs` | what the worker adds to a turn of a CLI agent, a session's memory and its pause |
 //! | `gateway` | `gateway.rs` | a handshake, calls per second, an agent that is made to last |
 //! | `models` | `models.rs` | from a provider's first word to the client's |
 //!
@@ -23,6 +24,7 @@
 //! - What is compared is compared within one run, taken in turns.
 
 mod adapters;
+mod cli_sessions;
 mod clients;
 mod closed_loop;
 mod cpu;
@@ -74,10 +76,11 @@ enum Measurement {
     Adapters,
     Gateway,
     Models,
+    CliSessions,
 }
 
 impl Measurement {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Takeovers,
         Self::Size,
         Self::Throughput,
@@ -89,6 +92,7 @@ impl Measurement {
         Self::Adapters,
         Self::Gateway,
         Self::Models,
+        Self::CliSessions,
     ];
 
     const fn name(self) -> &'static str {
@@ -104,6 +108,7 @@ impl Measurement {
             Self::Adapters => "adapters",
             Self::Gateway => "gateway",
             Self::Models => "models",
+            Self::CliSessions => "cli-sessions",
         }
     }
 
@@ -120,6 +125,7 @@ impl Measurement {
             Self::Adapters => adapters::measure(report, scale).await,
             Self::Gateway => gateway::measure(report).await,
             Self::Models => models::measure(report).await,
+            Self::CliSessions => cli_sessions::measure(report).await,
         }
     }
 }
