@@ -205,20 +205,20 @@ impl CliAgents {
         self.sweep();
     }
 
-    /// Ends all sessions, politely until `deadline`, and ends when they have.
+    /// Ends all sessions, politely until `deadline`, and ends when they have. Nothing stays of what this worker owns.
     pub(crate) async fn close(&self, deadline: Instant) {
         let politely = async {
             for (_, pool) in self.all() {
                 pool.close().await;
             }
         };
-        if tokio::time::timeout_at(deadline.into(), politely).await.is_ok() {
-            return;
-        }
+        // It says what is left by then.
+        let _ = tokio::time::timeout_at(deadline.into(), politely).await;
+        // Also what was lost with a successor: it had not taken that over.
         let root = self.root.clone();
         // It is not joined when it has panicked, and that was said then.
         if let Ok(Ok(ended @ 1..)) = tokio::task::spawn_blocking(move || root.clear()).await {
-            warn!(programs = ended, "CLIs were still at work and were ended");
+            warn!(programs = ended, "CLIs were still there and were ended");
         }
     }
 

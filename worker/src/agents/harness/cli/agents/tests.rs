@@ -182,8 +182,7 @@ async fn sessions_move_to_another_worker_and_go_on_there_with_all_they_have() {
     two.part(2).await;
     two.roster.emptied().await;
     assert_eq!(two.moved.borrow().sessions, 2);
-    two.first.close(at_leisure()).await;
-    assert_eq!(two.records(), 4, "they are no longer the first one's to remove");
+    assert_eq!(two.records(), 4);
     for session in ["a", "b"] {
         assert_eq!(two.turn(&two.second, session, "two").await.unwrap(), "hello turn 2: two");
         let tools = two.turn(&two.second, session, "tools").await.unwrap();
@@ -287,5 +286,21 @@ async fn what_is_dismissed_holds_nobody_up_and_is_ended_by_whoever_waits_for_it(
     assert_eq!(two.records(), 2);
     two.turn(&two.first, "c", "one").await.unwrap();
     assert_eq!(two.roster.present(), 0);
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_lost_with_its_successor_leaves_nothing_when_its_former_owner_ends() {
+    let two = Two::new();
+    two.turn(&two.first, "a", "one").await.unwrap();
+    let link = two.begin();
+    let parted = two.first.part(Neighbour::Successor, "a").unwrap();
+    link.receive::<Value>().await.unwrap();
+    link.send(&json!({"type": "prepared", "seq": 1}), &[]).await.unwrap();
+    let commit = link.receive::<Value>().await.unwrap().unwrap().message;
+    assert_eq!(commit, json!({"type": "commit", "seq": 1}));
+    drop(link);
+    parted.await;
+    assert_eq!(two.records(), 2);
     two.end().await;
 }
