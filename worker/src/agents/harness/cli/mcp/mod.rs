@@ -39,6 +39,8 @@ const VERSIONS: [&str; 3] = ["2025-06-18", "2025-03-26", "2024-11-05"];
 const MAX_BODY: usize = 1024 * 1024;
 /// How many connections a child may have at once.
 const MAX_CONNECTIONS: usize = 16;
+/// How long a request may take to come of a client that came before the endpoint has stopped.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait when no more descriptors are to be had.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -172,8 +174,10 @@ async fn serve(
 
 /// Answers one connection, to the end of its request once the endpoint stops.
 async fn converse(stream: TcpStream, desk: Arc<Desk>, mut stopped: watch::Receiver<()>) {
+    let (begins, mut begun) = watch::channel(false);
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
+        begins.send_replace(true);
         async move { Ok::<_, Infallible>(desk.answer(request).await) }
     });
     let mut connection =
@@ -181,10 +185,20 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>, mut stopped: watch::Receiv
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = stopped.changed() => {
+            // Whoever has just come is answered: nobody else will hear the request that is on its way.
+            let comes = tokio::time::timeout(REQUEST_TIMEOUT, begun.wait_for(|begun| *begun));
+            tokio::select! {
+                ended = connection.as_mut() => return note(ended),
+                _ = comes => {}
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
+    note(ended);
+}
+
+fn note(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         debug!(error = &error as &dyn std::error::Error, "a tool's client left in the middle");
     }

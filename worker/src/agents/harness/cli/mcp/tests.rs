@@ -124,3 +124,24 @@ async fn it_answers_at_the_same_place_for_its_next_owner() {
     assert_eq!(status, 200);
     assert!(body.contains("say"), "{body}");
 }
+
+#[tokio::test]
+async fn a_client_that_came_before_it_moved_is_answered_though_it_asks_after() {
+    let endpoint = Endpoint::open(toolbox()).unwrap();
+    let (address, head) = (endpoint.address(), head(&endpoint));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // Accepted or not, it is somebody's.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let (listener, token) = endpoint.into_parts().await.unwrap();
+    let _endpoint = Endpoint::resume(listener, token, toolbox()).unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let length = body.len();
+    let request =
+        format!("POST /mcp HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{head}\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+}
