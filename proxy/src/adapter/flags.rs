@@ -97,7 +97,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "TIME", env = "HOLDFAST_CONNECT_TIMEOUT", value_parser = duration)]
     connect_timeout: Option<Duration>,
     /// relay: close connections that were silent both ways for so long [default: never]
-    #[arg(long, value_name = "TIME", env = "HOLDFAST_IDLE_TIMEOUT", value_parser = duration)]
+    #[arg(long, value_name = "TIME", env = "HOLDFAST_RELAY_IDLE_TIMEOUT", value_parser = duration)]
     idle_timeout: Option<Duration>,
 }
 

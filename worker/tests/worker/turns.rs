@@ -206,10 +206,13 @@ async fn too_many_completions_of_one_session_are_429_and_leave_no_trace() {
     assert_eq!(reply.status, 429);
     assert_eq!(reply.header("retry-after"), Some("1"));
     assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
-    drop((running, waiting));
-    for _ in 0..65 {
+    // Those that wait go first: the lane would be the next one's as soon as it is free.
+    drop(waiting);
+    for _ in 0..64 {
         until_phase(&mut socket, "end").await;
     }
+    drop(running);
+    until_phase(&mut socket, "end").await;
     let reply = worker.ask(&completion(&saying("again"), SESSION)).await;
     assert_eq!(said(&reply.json()), "again");
     let history = history(&mut socket, "agent:main:shared").await;

@@ -82,6 +82,8 @@ async fn the_log_is_told_from_its_end_and_goes_on_at_its_cursor() {
     let worker = Worker::with(&["--access-log", "--log-format", "json"]).await;
     let mut socket = worker.websocket().await;
     socket.connect().await;
+    // The last that is said unasked.
+    worker.process.log.shows("runs the schedule").await;
     assert_eq!(worker.get("/healthz").await.status, 200);
     worker.process.log.shows("/healthz").await;
     let tail = told(&mut socket, "logs.tail", json!({})).await;
