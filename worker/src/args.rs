@@ -4,6 +4,7 @@
 //! - No secret is a flag: everybody on the machine can read another process's arguments.
 //! - `--listen` has no variable: a worker inherits the front's environment, not its addresses.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     pub(crate) state_dir: Option<PathBuf>,
     /// How many threads serve. Default: one per core.
     #[arg(long, env = "HOLDFAST_THREADS", value_name = "N")]
-    pub(crate) threads: Option<std::num::NonZeroUsize>,
+    pub(crate) threads: Option<NonZeroUsize>,
     /// Log each request: generation, method, path without its query, status and duration.
     #[arg(
         long,
@@ -76,6 +77,21 @@ pub(crate) struct Args {
     /// How clients are limited.
     #[command(flatten)]
     pub(crate) limits: Limits,
+    /// How programs are kept that are agents.
+    #[command(flatten)]
+    pub(crate) cli: KeptClis,
+}
+
+/// How long programs that are agents are kept for further turns, and how many.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct KeptClis {
+    /// How many programs of each CLI backend live at most; one that has rested longest goes first, and its conversation is
+    /// resumed when it has another turn.
+    #[arg(long, env = "HOLDFAST_CLI_SESSIONS", value_name = "N", default_value = "16")]
+    pub(crate) cli_sessions: NonZeroUsize,
+    /// A program that has had no turn for this long is ended.
+    #[arg(long, env = "HOLDFAST_CLI_IDLE_TIMEOUT", value_parser = duration, default_value = "10m")]
+    pub(crate) cli_idle_timeout: Duration,
 }
 
 /// What to do instead of serving.

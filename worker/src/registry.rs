@@ -177,7 +177,11 @@ mod tests {
     }
 
     fn stock() -> Arc<Stock> {
-        Arc::new(Stock::new("/state".into(), Duration::ZERO))
+        Arc::new(Stock::new(
+            "/state".into(),
+            crate::agents::harness::Keeping::default(),
+            Duration::ZERO,
+        ))
     }
 
     fn snapshot(path: &Path) -> Snapshot {

@@ -24,8 +24,8 @@ use crate::report::{Goal, Report};
 const TURNS: usize = 500;
 /// How many of both come before those that are counted.
 const WARM: usize = 50;
-/// How many sessions live: as many as a worker keeps.
-const SESSIONS: usize = 16;
+/// How many sessions live.
+const SESSIONS: usize = 64;
 /// How many takeovers.
 const TAKEOVERS: usize = 20;
 /// The most that a worker may add to half of the turns.
@@ -61,8 +61,12 @@ async fn front(dir: &TempDir) -> Front {
     }}});
     let path = dir.path().join("openclaw.json");
     std::fs::write(&path, config.to_string()).expect("the configuration can be written");
-    Front::with(|setup| setup.flag("--soak", "20ms").environment("OPENCLAW_CONFIG_PATH", path))
-        .await
+    let sessions = SESSIONS.to_string();
+    Front::with(|setup| {
+        let setup = setup.flag("--soak", "20ms").environment("OPENCLAW_CONFIG_PATH", path);
+        setup.environment("HOLDFAST_CLI_SESSIONS", sessions)
+    })
+    .await
 }
 
 /// One turn, to its last answer.

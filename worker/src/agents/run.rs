@@ -90,7 +90,7 @@ async fn carried_out(
         Some(model) => harness.alone(model),
         None => harness,
     };
-    let past = match Past::before(&run, &harness, &session, earlier, runs.store()).await {
+    let past = match Past::before(&run, &harness, opened.found(), earlier, runs.store()).await {
         Ok(past) => past,
         Err(unreadable) => {
             let outcome = Outcome::Failed(handoff::chain(&unreadable).to_string());

@@ -20,7 +20,7 @@ use crate::state::store::idempotency::IdempotencyKey;
 use crate::state::store::messages::NewMessage;
 use crate::state::store::said::Speaker;
 use crate::state::store::session_run::{RunStatus, SessionRun};
-use crate::state::store::sessions::NewSession;
+use crate::state::store::sessions::{NewSession, Session};
 use crate::state::store::turns::{EndedTurn, KeptResult, NewTurn};
 
 /// How long a result is kept for who asks again, in ms.
@@ -58,8 +58,8 @@ pub(super) struct Transcript {
 #[derive(Debug)]
 pub(super) struct Opened {
     transcript: Transcript,
-    life: String,
-    chosen: Option<ModelRef>,
+    /// The session as the run found it.
+    found: Session,
     started_at_ms: i64,
     words_read: u64,
 }
@@ -83,10 +83,9 @@ impl Transcript {
             at_ms,
         };
         match self.store.begin_turn(turn).await {
-            Ok(session) => {
-                let (chosen, words_read) = (fallback::chosen(&session), words(message));
-                let life = session.session_id;
-                Ok(Opened { transcript: self, life, chosen, started_at_ms: at_ms, words_read })
+            Ok(found) => {
+                let words_read = words(message);
+                Ok(Opened { transcript: self, found, started_at_ms: at_ms, words_read })
             }
             Err(failed) => {
                 self.release().await;
@@ -140,7 +139,12 @@ impl Transcript {
 impl Opened {
     /// The model that somebody has chosen for the session.
     pub(super) fn chosen(&self) -> Option<ModelRef> {
-        self.chosen.clone()
+        fallback::chosen(&self.found)
+    }
+
+    /// The session as the run found it.
+    pub(super) const fn found(&self) -> &Session {
+        &self.found
     }
 
     /// Whose words what is said from now on are.
@@ -148,7 +152,7 @@ impl Opened {
         Speaker {
             run: self.transcript.run.clone(),
             session: self.transcript.session.as_str().to_owned(),
-            life: self.life.clone(),
+            life: self.found.session_id.clone(),
             started_at_ms: self.started_at_ms,
         }
     }
@@ -160,7 +164,7 @@ impl Opened {
         text: &str,
         usage: Option<Usage>,
     ) -> Result<(), Outcome> {
-        let Self { transcript, life, started_at_ms, words_read, .. } = self;
+        let Self { transcript, found, started_at_ms, words_read } = self;
         let now = clock_ms();
         let status = match outcome {
             Outcome::Finished(_) => RunStatus::Done,
@@ -169,7 +173,7 @@ impl Opened {
         };
         let turn = EndedTurn {
             key: transcript.session.as_str().to_owned(),
-            life,
+            life: found.session_id,
             answer: (!text.is_empty()).then(|| transcript.message("assistant", text)),
             run: SessionRun { status, started_at_ms, ended_at_ms: Some(now) },
             tokens: usage.map_or_else(

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::agents::fallback::Stock;
+use crate::agents::harness::Keeping;
 use crate::agents::{Runs, recover};
 use crate::args::Args;
 use crate::attendance::Attendance;
@@ -71,7 +72,13 @@ pub(super) async fn furnish(
         .giving_descriptors(descriptors);
     let holds = config.holds();
     let loaded = Arc::new(plugins.load(|id| permits(&holds, id)));
-    let stock = Stock::new(state.path().to_owned(), Duration::from_millis(args.echo_delay_ms));
+    let keeping = Keeping {
+        most: args.cli.cli_sessions.get(),
+        idle: args.cli.cli_idle_timeout,
+        ..Keeping::default()
+    };
+    let word_delay = Duration::from_millis(args.echo_delay_ms);
+    let stock = Stock::new(state.path().to_owned(), keeping, word_delay);
     let stock = Arc::new(stock);
     sweep(&stock).await;
     let clis = Arc::clone(&stock);

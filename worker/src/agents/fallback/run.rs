@@ -270,6 +270,7 @@ mod tests {
 
     use super::*;
     use crate::agents::fallback::Stock;
+    use crate::agents::harness::Keeping;
     use crate::state::config::{Environment, Settled, understand};
 
     fn settled(text: &str) -> Settled {
@@ -277,7 +278,7 @@ mod tests {
     }
 
     fn run(candidates: &[(&str, &str)], message: &str) -> (FallbackRun, Arc<Stock>) {
-        let stock = Arc::new(Stock::new("/state".into(), Duration::ZERO));
+        let stock = Arc::new(Stock::new("/state".into(), Keeping::default(), Duration::ZERO));
         let model = |(harness, model): &(&str, &str)| ModelRef {
             harness: (*harness).to_owned(),
             model: (*model).to_owned(),

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 
 use super::Chain;
 use super::candidates::{ECHO, ModelRef, candidates};
-use crate::agents::harness::{CliAgents, Connector, Echo, Failure, Harness, Provider};
+use crate::agents::harness::{CliAgents, Connector, Echo, Failure, Harness, Keeping, Provider};
 use crate::plugins::{Catalogue, PluginHarness};
 use crate::state::config::{Settled, workspace};
 
@@ -51,11 +51,11 @@ pub(super) enum Found {
 }
 
 impl Stock {
-    /// Of a worker that keeps its state there, and whose echo is as slow as this. It is empty.
-    pub(crate) fn new(state_dir: PathBuf, word_delay: Duration) -> Self {
+    /// Of a worker that keeps its state there and programs like this, and whose echo is as slow as this. It is empty.
+    pub(crate) fn new(state_dir: PathBuf, keeping: Keeping, word_delay: Duration) -> Self {
         Self {
             echo: Echo { word_delay },
-            clis: CliAgents::new(&state_dir),
+            clis: CliAgents::new(&state_dir, keeping),
             state_dir,
             connector: Connector::default(),
             shelves: ArcSwap::default(),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn stock(text: &str) -> Arc<Stock> {
-        let stock = Arc::new(Stock::new("/state".into(), Duration::ZERO));
+        let stock = Arc::new(Stock::new("/state".into(), Keeping::default(), Duration::ZERO));
         stock.renew(&settled(text), &Arc::default());
         stock
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub(crate) use cli::{CONVERSATIONS, Cli, CliAgents, CliRun, Conversations};
+pub(crate) use cli::{CONVERSATIONS, Cli, CliAgents, CliRun, Conversations, Keeping};
 pub(crate) use echo::Echo;
 pub(crate) use failure::{Failure, Reason};
 pub(crate) use past::{Earlier, Past, Role, Said};

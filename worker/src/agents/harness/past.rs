@@ -18,8 +18,8 @@ use serde_json::Value;
 use tracing::debug;
 
 use super::{Conversations, Harness};
-use crate::agents::session::SessionKey;
 use crate::state::store::messages::{HistoryWindow, Message};
+use crate::state::store::sessions::Session;
 use crate::state::store::{Store, StoreFailed};
 use crate::state::workspace::Workspace;
 
@@ -102,7 +102,7 @@ pub(crate) struct PastUnreadable {
 }
 
 impl Past {
-    /// Before this run of a session, as far as the harness wants to know it. What whoever asks says was said goes before
+    /// Before this run of the session that it found, as far as the harness wants to know it. What whoever asks says was said goes before
     /// what the session knows: a client that keeps a conversation sends all of it each time.
     ///
     /// # Errors
@@ -110,36 +110,35 @@ impl Past {
     pub(crate) async fn before(
         run: &str,
         harness: &Harness,
-        session: &SessionKey,
+        found: &Session,
         earlier: Earlier,
         store: &Store,
     ) -> Result<Self, PastUnreadable> {
         let Some(workspace) = harness.workspace().map(Path::to_owned) else {
             return Ok(Self::default());
         };
-        let known = store.session(session.as_str()).await;
-        let known = known.map_err(|source| PastUnreadable { source })?;
-        let conversations = known.as_ref().map(Conversations::read).unwrap_or_default();
+        // Files and history are read at the same time.
+        let place = workspace.clone();
+        let told = tokio::task::spawn_blocking(move || told(&place));
         let said = if earlier.said.is_empty() {
-            let messages = store.history(session.as_str(), WINDOW).await;
+            let messages = store.history(&found.key, WINDOW).await;
             let messages = messages.map_err(|source| PastUnreadable { source })?;
             let others = messages.iter().filter(|message| message.run_id.as_deref() != Some(run));
             others.filter_map(Said::of).collect()
         } else {
             earlier.said
         };
-        let place = workspace.clone();
-        let told = tokio::task::spawn_blocking(move || told(&place)).await;
+        let told = told.await;
         // A panic there has said why, and costs the agent its files.
         let system: Vec<String> =
             told.unwrap_or_default().into_iter().chain(earlier.system).collect();
         let system = (!system.is_empty()).then(|| system.join("\n\n").into());
         Ok(Self {
-            session: session.as_str().to_owned(),
-            life: known.map(|known| known.session_id).unwrap_or_default(),
-            agent: session.agent().to_owned(),
+            session: found.key.clone(),
+            life: found.session_id.clone(),
+            agent: found.agent_id.clone(),
             workspace,
-            conversations,
+            conversations: Conversations::read(found),
             system,
             said: said.into(),
         })

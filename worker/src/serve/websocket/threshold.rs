@@ -79,6 +79,7 @@ mod tests {
     use super::*;
     use crate::agents::Runs;
     use crate::agents::fallback::Stock;
+    use crate::agents::harness::Keeping;
     use crate::args::Args;
     use crate::attendance::Attendance;
     use crate::identity::{Devices, Locality, MayGenerate, PageOrigin, TokenInForce, TokenPlaces};
@@ -130,7 +131,7 @@ mod tests {
                 devices: Devices::of_state(dir.path()),
                 registry: ArcSwap::from_pointee(Registry::of(
                     &holds,
-                    Arc::new(Stock::new(dir.path().to_owned(), Duration::ZERO)),
+                    Arc::new(Stock::new(dir.path().to_owned(), Keeping::default(), Duration::ZERO)),
                     Arc::default(),
                 )),
                 plugins,

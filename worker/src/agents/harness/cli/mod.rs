@@ -34,4 +34,5 @@ mod turn;
 
 pub(crate) use agents::CliAgents;
 pub(crate) use kept::{ATTRIBUTE as CONVERSATIONS, Conversations};
+pub(crate) use pool::Keeping;
 pub(crate) use run::{Cli, CliRun};

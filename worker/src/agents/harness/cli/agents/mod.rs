@@ -51,9 +51,9 @@ struct Pools {
 }
 
 impl CliAgents {
-    /// None yet, of a worker that keeps its state there.
-    pub(crate) fn new(state_dir: &Path) -> Self {
-        Self::kept(state_dir, Toolbox::default(), Keeping::default())
+    /// None yet, of a worker that keeps its state there, and programs like this.
+    pub(crate) fn new(state_dir: &Path, keeping: Keeping) -> Self {
+        Self::kept(state_dir, Toolbox::default(), keeping)
     }
 
     fn kept(state_dir: &Path, toolbox: Toolbox, keeping: Keeping) -> Self {
