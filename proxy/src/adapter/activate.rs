@@ -31,7 +31,6 @@ use handoff::limits::DescriptorLimits;
 use handoff::socket::ListeningSocket;
 use handoff::{Address, Connections, Report, Worker};
 
-use super::AdapterFailed;
 use super::census::Count;
 use super::flags::{Flags, Kind, ReadyBy};
 use super::life::{self, Life, Stopped, Turn};
@@ -40,21 +39,10 @@ use super::readiness::{Readiness, Where};
 use super::stage::FIRST;
 
 /// Runs `command` as this generation.
+///
+/// # Errors
+/// The exit code, when it came to nothing.
 pub(super) async fn run(
-    flags: &Flags,
-    command: &[OsString],
-    limits: DescriptorLimits,
-) -> Result<ExitCode, AdapterFailed> {
-    let (worker, sockets) =
-        Worker::start_for_another(&[]).await.map_err(|source| AdapterFailed::Worker { source })?;
-    if worker.generation().is_none() {
-        return Err(AdapterFailed::NoFront);
-    }
-    worker.drain_on_signals();
-    Ok(live(worker, sockets, flags, command, limits).await.unwrap_or_else(|code| code))
-}
-
-async fn live(
     worker: Worker,
     sockets: Vec<Arc<ListeningSocket>>,
     flags: &Flags,

@@ -32,7 +32,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use handoff::{StartFailed, limits};
+use handoff::{StartFailed, Worker, limits};
 
 use self::flags::{Flags, Kind};
 use crate::reap;
@@ -65,9 +65,29 @@ pub(crate) async fn run(
     let descriptors = limits::raise_descriptor_limit().map_err(set_up)?;
     // Without room there are pauses, and nothing worse.
     let _ = limits::reserve_descriptors(ROOM);
-    match kind {
-        Kind::Activate => activate::run(flags, command, descriptors).await,
-        Kind::Relay => relay::run(flags, command, descriptors).await,
-        Kind::Node => node::run(flags, command, descriptors).await,
+    let outcome = match kind {
+        Kind::Activate => {
+            let (worker, sockets) = of_a_front(Worker::start_for_another(&[]).await)?;
+            activate::run(worker, sockets, flags, command, descriptors).await
+        }
+        Kind::Relay => {
+            let (worker, acceptor) = of_a_front(Worker::start(&[]).await)?;
+            relay::run(worker, acceptor, flags, command, descriptors).await
+        }
+        Kind::Node => {
+            let (worker, sockets) = of_a_front(Worker::start_for_another(&[]).await)?;
+            node::run(worker, sockets, flags, command, descriptors).await
+        }
+    };
+    Ok(outcome.unwrap_or_else(|code| code))
+}
+
+/// The worker that an adapter is, and what it has to accept from.
+fn of_a_front<T>(started: Result<(Worker, T), StartFailed>) -> Result<(Worker, T), AdapterFailed> {
+    let (worker, entrance) = started.map_err(|source| AdapterFailed::Worker { source })?;
+    if worker.generation().is_none() {
+        return Err(AdapterFailed::NoFront);
     }
+    worker.drain_on_signals();
+    Ok((worker, entrance))
 }

@@ -33,7 +33,6 @@ use tracing::info;
 pub(crate) use self::channel::{Announced, Announcement};
 use self::channel::{Channel, Word};
 use self::script::Script;
-use super::AdapterFailed;
 use super::census::Count;
 use super::flags::{Flags, Kind};
 use super::life::{self, Life, Stopped, Turn};
@@ -57,21 +56,10 @@ struct NoPort {
 }
 
 /// Runs `command` as this generation.
+///
+/// # Errors
+/// The exit code, when it came to nothing.
 pub(super) async fn run(
-    flags: &Flags,
-    command: &[OsString],
-    limits: DescriptorLimits,
-) -> Result<ExitCode, AdapterFailed> {
-    let (worker, sockets) =
-        Worker::start_for_another(&[]).await.map_err(|source| AdapterFailed::Worker { source })?;
-    if worker.generation().is_none() {
-        return Err(AdapterFailed::NoFront);
-    }
-    worker.drain_on_signals();
-    Ok(live(worker, sockets, flags, command, limits).await.unwrap_or_else(|code| code))
-}
-
-async fn live(
     worker: Worker,
     sockets: Vec<Arc<ListeningSocket>>,
     flags: &Flags,

@@ -39,7 +39,6 @@ use self::counts::{Counts, Open, Owed};
 use self::private::PrivateAddress;
 use self::proxy_protocol::{Ends, header, own_header};
 use self::tunnel::{Ending, Tunnel, Workshop};
-use super::AdapterFailed;
 use super::flags::{Flags, Kind, ProxyVersion};
 use super::life::{self, Life, Stopped, Turn};
 use super::program::{Ended, Order, replaced};
@@ -81,21 +80,10 @@ pub(crate) fn check<'a>(
 }
 
 /// Runs `command` as this generation.
+///
+/// # Errors
+/// The exit code, when it came to nothing.
 pub(super) async fn run(
-    flags: &Flags,
-    command: &[OsString],
-    limits: DescriptorLimits,
-) -> Result<ExitCode, AdapterFailed> {
-    let (worker, acceptor) =
-        Worker::start(&[]).await.map_err(|source| AdapterFailed::Worker { source })?;
-    if worker.generation().is_none() {
-        return Err(AdapterFailed::NoFront);
-    }
-    worker.drain_on_signals();
-    Ok(live(worker, acceptor, flags, command, limits).await.unwrap_or_else(|code| code))
-}
-
-async fn live(
     worker: Worker,
     acceptor: Acceptor,
     flags: &Flags,
