@@ -22,6 +22,7 @@ mod log_ring;
 mod methods;
 mod neighbourhood;
 mod plugins;
+mod proc_stat;
 mod refusal;
 mod registry;
 mod serve;

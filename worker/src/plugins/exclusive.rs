@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::proc_stat::state_and_start;
+
 /// How often it is looked whether the lock is free.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -91,14 +93,10 @@ fn parse(text: &str) -> Option<(i32, u64)> {
     Some((pid.parse().ok().filter(|pid| *pid > 1)?, started.parse().ok()?))
 }
 
-/// When a process was started, in ticks after the machine (proc(5), `stat`); `None` when it is gone or a zombie.
+/// When a process was started, in ticks after the machine; `None` when it is gone or a zombie.
 fn started_at(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Its name is in parentheses, and may have some itself.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let is_alive = fields.next()? != "Z";
-    let started = fields.nth(18)?.parse().ok()?;
-    is_alive.then_some(started)
+    let (state, started) = state_and_start(pid).ok()?;
+    (state != 'Z').then_some(started)
 }
 
 #[cfg(test)]

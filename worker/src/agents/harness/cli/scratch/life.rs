@@ -7,6 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::proc_stat::state_and_start;
+
 /// How long a process has to be gone after SIGKILL.
 const END_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -26,7 +28,7 @@ impl Life {
     /// # Errors
     /// Those of reading its state; `NotFound` when there is none.
     pub(in super::super) fn of(pid: i32) -> io::Result<Self> {
-        let (_, started) = stat(pid)?;
+        let (_, started) = state_and_start(pid)?;
         Ok(Self { pid, started })
     }
 
@@ -40,7 +42,7 @@ impl Life {
 
     /// Whether it is over. A zombie's is; one that cannot be looked at is taken to go on.
     pub(in super::super) fn is_over(self) -> bool {
-        match stat(self.pid) {
+        match state_and_start(self.pid) {
             Ok((state, started)) => started != self.started || matches!(state, 'Z' | 'X'),
             Err(error) => {
                 error.kind() == io::ErrorKind::NotFound
@@ -84,19 +86,6 @@ impl Life {
     }
 }
 
-fn stat(pid: i32) -> io::Result<(char, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    read(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// The state and the start, fields 3 and 22. The name before them may itself hold spaces and parentheses.
-fn read(stat: &str) -> Option<(char, u64)> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((state, started))
-}
-
 /// The namespace in which this process's ids mean something.
 pub(super) fn pid_namespace() -> io::Result<String> {
     Ok(std::fs::read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned())
@@ -105,18 +94,6 @@ pub(super) fn pid_namespace() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_may_hold_anything() {
-        let numbers = (4..=21).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
-        for name in ["sh", "a b", "a) Z 1", "((", ""] {
-            let stat = format!("42 ({name}) S {numbers} 777 23 24");
-            assert_eq!(read(&stat), Some(('S', 777)), "{name}");
-        }
-        for stat in ["", "42", "42 (sh)", "42 (sh) S 1 2"] {
-            assert_eq!(read(stat), None, "{stat}");
-        }
-    }
 
     #[test]
     fn this_one_goes_on_and_one_of_another_start_is_over() {
