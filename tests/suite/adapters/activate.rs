@@ -3,7 +3,7 @@
 use holdfast_tests::rig::http::{Request, ask};
 use holdfast_tests::rig::{Front, Gate, Generation, Signal, State, Traffic, eventually};
 
-use super::{activated, answering, get, given, held, loses_nobody, server};
+use super::{activated, answering, get, given, held, loses_nobody, replaces_one_at_a_time, server};
 use crate::generation;
 
 #[tokio::test]
@@ -196,17 +196,7 @@ async fn stop_first_lets_one_program_go_before_the_next_one_starts() {
         activated(s, ["listen-fds", "ready"]).flag("--takeover-order", "stop-first")
     })
     .await;
-    let incumbent = answering(&front).await;
-    let traffic = Traffic::to(&front).with_new();
-    for _ in 0..3 {
-        traffic.flows(5).await;
-        let mut takeover = front.begin_takeover();
-        takeover.until("started").await;
-        assert!(incumbent.is_gone(), "two instances ran at once");
-        takeover.end().await.assert_committed();
-    }
-    traffic.flows(5).await;
-    traffic.stop().await.assert_no_failures();
+    replaces_one_at_a_time(&front).await;
 }
 
 #[tokio::test]

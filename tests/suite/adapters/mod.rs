@@ -66,3 +66,18 @@ async fn held(front: &Front, path: &str) -> HttpConnection {
     connection.send(&Request::get(path).parts().0).await.expect("a request can be sent");
     connection
 }
+
+/// Three takeovers under load, in each of which the program that answered is gone before the next one starts, and nobody is lost.
+async fn replaces_one_at_a_time(front: &Front) {
+    let traffic = Traffic::to(front).with_new();
+    for _ in 0..3 {
+        traffic.flows(5).await;
+        let incumbent = answering(front).await;
+        let mut takeover = front.begin_takeover();
+        takeover.until("started").await;
+        assert!(incumbent.is_gone(), "two instances ran at once");
+        takeover.end().await.assert_committed();
+    }
+    traffic.flows(5).await;
+    traffic.stop().await.assert_no_failures();
+}

@@ -1,9 +1,9 @@
 //! `--adapter relay`: the program listens on a private port of its own.
 
 use holdfast_tests::rig::http::Request;
-use holdfast_tests::rig::{Front, Gate, Setup, Traffic};
+use holdfast_tests::rig::{Front, Gate, Setup};
 
-use super::{answering, get, given, held, loses_nobody, relayed};
+use super::{answering, get, given, held, loses_nobody, relayed, replaces_one_at_a_time};
 use crate::generation;
 
 #[tokio::test]
@@ -106,15 +106,5 @@ async fn the_program_is_told_who_the_client_is() {
 async fn stop_first_lets_one_relayed_program_go_before_the_next_one_starts() {
     let front =
         Front::with(|s| relayed(s, ["port:PORT"]).flag("--takeover-order", "stop-first")).await;
-    let incumbent = answering(&front).await;
-    let traffic = Traffic::to(&front).with_new();
-    for _ in 0..3 {
-        traffic.flows(5).await;
-        let mut takeover = front.begin_takeover();
-        takeover.until("started").await;
-        assert!(incumbent.is_gone(), "two instances ran at once");
-        takeover.end().await.assert_committed();
-    }
-    traffic.flows(5).await;
-    traffic.stop().await.assert_no_failures();
+    replaces_one_at_a_time(&front).await;
 }
