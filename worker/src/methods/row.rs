@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Knowledge;
 use crate::agents::fallback::{self, ModelRef};
-use crate::agents::harness::CONVERSATIONS;
+use crate::agents::harness::{CONVERSATIONS, Harness};
 use crate::state::store::session_run::RunStatus;
 use crate::state::store::sessions::Session;
 
@@ -26,7 +26,7 @@ pub(super) fn whole(knowledge: &Knowledge, session: &Session) -> Value {
         "estimatedCostUsd": 0,
         "hasActiveRun": is_active(knowledge, session),
     });
-    merge(&mut row, &model(&fallback::model_of(session, knowledge.config.load().settled.config())));
+    merge(&mut row, &model(&answers(knowledge, session)));
     merge(&mut row, &thinking());
     merge(&mut row, &attributes(session));
     if let Some(label) = &session.label {
@@ -66,6 +66,18 @@ pub(super) fn entry(session: &Session) -> Value {
     entry
 }
 
+/// What answers a session's turns unless it fails.
+pub(super) fn answers(knowledge: &Knowledge, session: &Session) -> ModelRef {
+    fallback::chosen(session).unwrap_or_else(|| answers_for(knowledge, &session.agent_id))
+}
+
+/// What answers those of an agent's sessions for which nobody has chosen a model. The registry knows; it knows nothing of
+/// agents that are gone.
+pub(super) fn answers_for(knowledge: &Knowledge, agent: &str) -> ModelRef {
+    let known = knowledge.registry.load().harness(agent).and_then(Harness::model);
+    known.unwrap_or_else(|| fallback::first(knowledge.config.load().settled.config(), agent))
+}
+
 /// What answers.
 pub(super) fn model(model: &ModelRef) -> Value {
     let (provider, model) = model.shown();
@@ -91,7 +103,7 @@ pub(super) fn recent(session: &Session, now_ms: i64) -> Value {
 /// In `status`.
 pub(super) fn in_status(knowledge: &Knowledge, session: &Session, now_ms: i64) -> Value {
     let mut row = recent(session, now_ms);
-    let answers = fallback::model_of(session, knowledge.config.load().settled.config());
+    let answers = answers(knowledge, session);
     let more = json!({
         "agentId": session.agent_id,
         "kind": kind(&session.key),

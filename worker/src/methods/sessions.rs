@@ -115,7 +115,7 @@ async fn show_list(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Ref
     let count = u64::try_from(page.sessions.len()).unwrap_or(u64::MAX);
     let rows: Vec<Value> =
         page.sessions.iter().map(|session| row::whole(knowledge, session)).collect();
-    let answers = fallback::first(knowledge.config.load().settled.config(), DEFAULT_AGENT);
+    let answers = row::answers_for(knowledge, DEFAULT_AGENT);
     let (provider, model) = answers.shown();
     let mut defaults = json!({"modelProvider": provider, "model": model, "contextTokens": null});
     row::merge(&mut defaults, &row::thinking());
@@ -328,10 +328,7 @@ async fn change(knowledge: &Arc<Knowledge>, call: &Call) -> Result<Value, Refusa
         "path": knowledge.sessions_path(session.agent()),
         "key": changed.key,
         "entry": row::entry(&changed),
-        "resolved": row::model(&fallback::model_of(
-            &changed,
-            knowledge.config.load().settled.config(),
-        )),
+        "resolved": row::model(&row::answers(knowledge, &changed)),
     }))
 }
 

@@ -4,12 +4,12 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Knowledge, Refusal, VERSION, row};
-use crate::agents::{DEFAULT_AGENT, clock_ms, fallback};
+use crate::agents::{DEFAULT_AGENT, clock_ms};
 
 pub(super) fn answer(knowledge: &Knowledge) -> Result<Box<RawValue>, Refusal> {
     let path = knowledge.sessions_path(DEFAULT_AGENT);
     let seen = knowledge.runs.overview().seen();
-    let answers = fallback::first(knowledge.config.load().settled.config(), DEFAULT_AGENT);
+    let answers = row::answers_for(knowledge, DEFAULT_AGENT);
     let now = clock_ms();
     let recent: Vec<Value> =
         seen.recent.iter().map(|session| row::in_status(knowledge, session, now)).collect();

@@ -18,7 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::agents::DEFAULT_AGENT;
-use crate::state::config::{Config, agent_id};
+use crate::state::config::{Config, ModelChoice, agent_id};
 
 /// What the id of a plugin's harness begins with; its name follows.
 const OF_PLUGINS: &str = "plugin-harness/";
@@ -47,7 +47,7 @@ impl fmt::Display for ModelRef {
 
 impl ModelRef {
     /// The harness of agents that have no model.
-    fn echo() -> Self {
+    pub(super) fn echo() -> Self {
         Self { harness: ECHO.to_owned(), model: String::new() }
     }
 
@@ -109,7 +109,11 @@ pub(crate) fn first(config: &Config, agent: &str) -> ModelRef {
 /// The models of an agent, in the order in which they are asked.
 pub(super) fn candidates(config: &Config, agent: &str) -> Vec<ModelRef> {
     let entry = config.agents.list.iter().find(|entry| agent_id(&entry.id) == agent);
-    let own = entry.and_then(|entry| entry.model.as_ref());
+    of_model(config, entry.and_then(|entry| entry.model.as_ref()))
+}
+
+/// Those of an agent that says this about its model.
+fn of_model(config: &Config, own: Option<&ModelChoice>) -> Vec<ModelRef> {
     let shared = config.agents.defaults.model.as_ref();
     let own_primary = own.and_then(|own| own.primary.as_ref());
     let primary = own_primary.or_else(|| shared.and_then(|shared| shared.primary.as_ref()));
@@ -133,8 +137,8 @@ pub(super) fn candidates(config: &Config, agent: &str) -> Vec<ModelRef> {
 /// The models that a configuration names: for any agent, or to give them names. None is named twice.
 pub(crate) fn named(config: &Config) -> Vec<ModelRef> {
     let mut named: Vec<ModelRef> = Vec::new();
-    let listed = config.agents.list.iter().map(|entry| agent_id(&entry.id));
-    let of_agents = listed.flat_map(|agent| candidates(config, &agent));
+    let listed = config.agents.list.iter();
+    let of_agents = listed.flat_map(|entry| of_model(config, entry.model.as_ref()));
     let of_others = candidates(config, DEFAULT_AGENT);
     let aliased = config.agents.defaults.models.keys().map(|name| ModelRef::named(name, config));
     for model in of_others.into_iter().chain(of_agents).chain(aliased) {

@@ -61,11 +61,6 @@ pub(crate) fn chosen(session: &Session) -> Option<ModelRef> {
     })
 }
 
-/// The model that a session's turns are answered by unless it fails.
-pub(crate) fn model_of(session: &Session, config: &Config) -> ModelRef {
-    chosen(session).unwrap_or_else(|| first(config, &session.agent_id))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use self::candidates::{ModelRef, first, named};
-pub(crate) use self::chosen::{choose, chosen, model_of};
+pub(crate) use self::chosen::{choose, chosen};
 pub(crate) use self::kept::ATTRIBUTE;
 pub(super) use self::kept::keep;
 pub(crate) use self::run::{Decision, FallbackRun};
@@ -49,6 +49,11 @@ impl Chain {
     /// The same agent, answered by this model alone.
     pub(super) fn alone(&self, model: ModelRef) -> Self {
         Self { candidates: [model].into(), ..self.clone() }
+    }
+
+    /// The one that answers unless it fails.
+    pub(super) fn first(&self) -> ModelRef {
+        self.candidates.first().cloned().unwrap_or_else(ModelRef::echo)
     }
 
     /// Where their agent works.

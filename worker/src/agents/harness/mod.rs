@@ -91,6 +91,14 @@ impl Harness {
         }
     }
 
+    /// The model that answers an agent unless it fails; `None` of what is no agent's.
+    pub(crate) fn model(&self) -> Option<ModelRef> {
+        match self {
+            Self::Echo(_) | Self::Plugin(_) | Self::Model(_) | Self::Cli(_) => None,
+            Self::Chain(chain) => Some(chain.first()),
+        }
+    }
+
     /// The same agent, answered by this model alone; what is no agent's stays what it is.
     pub(super) fn alone(self, model: ModelRef) -> Self {
         match self {

@@ -49,7 +49,7 @@ pub(crate) use schema::keys as schema_keys;
 pub(crate) use schema::{lookup, schema};
 pub(crate) use secret::{Secret, hide};
 pub(crate) use settled::{Settled, Understood, understand};
-pub(crate) use shape::{AgentIdentity, Config, Provider as ProviderConfig, Sealed};
+pub(crate) use shape::{AgentIdentity, Config, ModelChoice, Provider as ProviderConfig, Sealed};
 pub(crate) use shown::shown;
 pub(crate) use spans::{Inside, Spanned, spans};
 pub(crate) use text::{NotJson5, Position, parse};
