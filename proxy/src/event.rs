@@ -9,17 +9,22 @@ use std::fmt;
 use std::time::Duration;
 
 use handoff::message::{Drain, GenerationId};
+use serde::{Deserialize, Serialize};
 
 /// One of the programs the front was told to run; `front.rs` knows its path and arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ProgramId(pub(crate) u32);
 
 /// The number of a takeover: how many had begun when it did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub(crate) struct TakeoverNumber(pub(crate) u64);
 
 /// Which comes first in a takeover.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum, Serialize, Deserialize,
+)]
 pub(crate) enum TakeoverOrder {
     /// The successor serves before the incumbent stops accepting.
     #[default]
@@ -29,7 +34,7 @@ pub(crate) enum TakeoverOrder {
 }
 
 /// What the operator decided: the order and the deadlines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Rules {
     pub(crate) order: TakeoverOrder,
     pub(crate) ready_timeout: Duration,
@@ -130,7 +135,7 @@ pub(crate) enum Order {
 }
 
 /// A wait on somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Deadline {
     /// The worker is to be ready.
     Ready(GenerationId),
@@ -153,7 +158,7 @@ pub(crate) enum Deadline {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Exit {
     /// With this code.
     Code(i32),
@@ -174,7 +179,7 @@ impl fmt::Display for Exit {
 }
 
 /// Why a generation did not come to serve, or was not trusted to go on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error, Serialize, Deserialize)]
 pub(crate) enum Failure {
     #[error("could not be started: {reason}")]
     NotStarted { reason: String },
@@ -203,7 +208,7 @@ fn because(failing: &[String]) -> String {
 }
 
 /// In which part of its life a generation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum During {
     Start,
     Admission,

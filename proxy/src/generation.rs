@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use handoff::message::{Drain, GenerationId, LONGEST_EXTENSION};
+use serde::{Deserialize, Serialize};
 
 use crate::event::{
     Action, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit, Failure, Note,
@@ -35,7 +36,7 @@ use crate::hold::Hold;
 use crate::takeover::{Step, Takeover};
 
 /// What one generation is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum State {
     /// Its process runs and is not ready.
     Starting,
@@ -82,7 +83,7 @@ impl State {
 }
 
 /// A generation whose process is not reaped yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Generation {
     pub(crate) state: State,
     pub(crate) program: ProgramId,
@@ -95,7 +96,7 @@ pub(crate) struct Generation {
 }
 
 /// What the front is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Course {
     /// One generation serves.
     Steady,
@@ -110,7 +111,7 @@ pub(crate) enum Course {
 }
 
 /// Every living generation, and what is to become of them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Generations {
     pub(crate) rules: Rules,
     pub(crate) living: BTreeMap<GenerationId, Generation>,

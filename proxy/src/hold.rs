@@ -10,11 +10,13 @@
 //! - The front accepts in order to close only while no generation does, and stops before one is admitted.
 //! - It is looked at after everything that happens, so no way into a hold or out of it is forgotten.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Action, Deadline, Note, TakeoverOrder};
 use crate::generation::{Course, Generations};
 
 /// What becomes of clients that connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Hold {
     /// A generation accepts them, or they are not held for an order's sake.
     None,

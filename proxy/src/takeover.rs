@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use handoff::message::GenerationId;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{
     Action, Deadline, During, Failure, Note, ProgramId, TakeoverNumber, TakeoverOrder,
@@ -23,7 +24,7 @@ use crate::event::{
 use crate::generation::{Course, Generations, State};
 
 /// A takeover on its way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Takeover {
     pub(crate) number: TakeoverNumber,
     pub(crate) program: ProgramId,
@@ -35,7 +36,7 @@ pub(crate) struct Takeover {
 }
 
 /// How far it has come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Step {
     /// The incumbent finishes its work while it accepts.
     Emptying,
