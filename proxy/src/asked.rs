@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::control::protocol::TakeoverRequest;
 use crate::control::server::{Asked, StatusInParts, Watch};
-use crate::event::TakeoverDenied;
+use crate::event::{TakeoverDenied, TakeoverNumber};
 use crate::front::{Front, Timer};
 use crate::generation::State;
 use crate::program::ProgramChange;
@@ -62,6 +62,12 @@ impl Front {
             Asked::Takeover { request, reply } => {
                 let _ = reply.send(self.begin_takeover(request).map_err(|d| d.to_string()));
             }
+            Asked::Follow { takeover, reply } => {
+                let _ = reply.send(self.follow(takeover));
+            }
+            Asked::Reexec { binary, caller } => {
+                self.begin_reexec(binary.map(PathBuf::from), Some(caller));
+            }
             Asked::Report { generation, reply } => self.workers.ask(generation, reply),
             Asked::Drain { generation, reply } => {
                 let outcome = self.generations.drain_now(generation);
@@ -99,7 +105,15 @@ impl Front {
         info!(takeover = takeover.0, "takeover requested");
         let events = self.story.follow(takeover);
         self.perform(actions);
-        Ok(Watch { takeover: takeover.0, events })
+        Ok(Watch { takeover: takeover.0, events, draining: None })
+    }
+
+    fn follow(&mut self, takeover: u64) -> Result<Watch, String> {
+        let number = TakeoverNumber(takeover);
+        let followed = self.story.follow_again(number);
+        let (events, draining) =
+            followed.ok_or_else(|| format!("there is no takeover {takeover} to follow"))?;
+        Ok(Watch { takeover, events, draining })
     }
 
     fn ask_everyone(&mut self) -> Vec<(GenerationId, oneshot::Receiver<Report>)> {

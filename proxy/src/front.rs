@@ -21,23 +21,29 @@ use std::time::{Duration, Instant};
 use ::handoff::fault::{self, Point};
 use ::handoff::message::{GenerationId, Hello, PROTOCOL, SocketEntry, ToFront, ToWorker, millis};
 use nix::unistd::Pid;
-use tokio::sync::mpsc;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use crate::control::server::Asked;
-use crate::event::{Action, Deadline, Event, Failure, Note, Order, ProgramId, Rules};
+use crate::control::server::{ControlHold, ControlSocket};
+use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
 use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::listener::Listeners;
+use crate::log::Log;
 use crate::memory;
 use crate::program::{Program, Programs};
 use crate::reap;
+use crate::reexec::Reexec;
+use crate::reexec::check::{CheckFailed, Checked};
 use crate::signals::Signals;
 use crate::spawn;
 use crate::story::{Farewell, Story};
 use crate::turning_away::TurningAway;
 use crate::workers::Workers;
 
+/// How many callers of the control socket may wait for the front's task.
+const ASKED_QUEUE: usize = 32;
 /// How many words of workers may wait for the front.
 const WORD_QUEUE: usize = 64;
 /// How long a dead worker's link is still listened to, for what it said last.
@@ -46,17 +52,17 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const SPARE_DESCRIPTORS: u64 = 300;
 
 /// What the operator decided about this front.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) rules: Rules,
-    pub(crate) program: Program,
     pub(crate) max_connections: Option<u64>,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) hangup: Hangup,
+    pub(crate) log: Log,
 }
 
 /// What SIGHUP means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Hangup {
     /// Someone asks for a takeover, as they would of any daemon.
     Takeover,
@@ -65,7 +71,7 @@ pub(crate) enum Hangup {
 }
 
 /// A moment the front waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Timer {
     /// The policy asked for it.
     Policy(Deadline),
@@ -77,7 +83,7 @@ pub(crate) enum Timer {
 
 /// The front.
 pub(crate) struct Front {
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) generations: Generations,
     pub(crate) programs: Programs,
     pub(crate) workers: Workers,
@@ -86,46 +92,88 @@ pub(crate) struct Front {
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) story: Story,
     pub(crate) started_at: Instant,
-    words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
+    pub(crate) words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
     pub(crate) turning_away: Option<TurningAway>,
-    greeted: bool,
+    pub(crate) greeted: bool,
+    /// The control socket, for another image of the front.
+    pub(crate) control: ControlHold,
+    /// Where the front's own binary is.
+    pub(crate) binary: PathBuf,
+    pub(crate) reexec: Option<Reexec>,
+    /// Children that are no workers, and who waits for their ends.
+    pub(crate) awaited: BTreeMap<Pid, oneshot::Sender<Exit>>,
     leaving: bool,
 }
 
 impl Front {
-    pub(crate) fn new(settings: Settings, listeners: Listeners) -> Self {
-        let (programs, first) = Programs::new(settings.program.clone());
+    /// A front that has not started anything.
+    pub(crate) fn new(
+        settings: Settings,
+        program: Program,
+        listeners: Listeners,
+        control: ControlHold,
+        binary: PathBuf,
+    ) -> Self {
+        let (programs, first) = Programs::new(program);
+        let generations = Generations::new(settings.rules, first);
+        let front = Self::with(settings, programs, generations, control, binary);
+        Self { listeners: Some(Arc::new(listeners)), ..front }
+    }
+
+    /// A front with this policy, that has nothing else yet.
+    pub(crate) fn with(
+        settings: Settings,
+        programs: Programs,
+        generations: Generations,
+        control: ControlHold,
+        binary: PathBuf,
+    ) -> Self {
         Self {
-            generations: Generations::new(settings.rules, first),
             settings,
+            generations,
             programs,
             workers: Workers::default(),
-            listeners: Some(Arc::new(listeners)),
+            listeners: None,
             timers: BTreeMap::new(),
             story: Story::new(),
             started_at: Instant::now(),
             words: mpsc::channel(WORD_QUEUE),
             turning_away: None,
             greeted: false,
+            control,
+            binary,
+            reexec: None,
+            awaited: BTreeMap::new(),
             leaving: false,
         }
     }
 
-    /// Serves until the front has been stopped and everything below it has ended.
+    /// Starts the first generation.
+    pub(crate) fn start(&mut self) {
+        let first = self.generations.start();
+        self.perform(first);
+    }
+
+    /// Serves, from `beginning` on, until the front has been stopped and everything below it has ended.
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub(crate) async fn run(mut self, mut control: mpsc::Receiver<Asked>) -> io::Result<()> {
+    pub(crate) async fn run(
+        mut self,
+        control: ControlSocket,
+        beginning: impl FnOnce(&mut Self),
+    ) -> io::Result<()> {
         let mut signals = Signals::listen()?;
         reap::become_subreaper()?;
-        let first = self.generations.start();
-        self.perform(first);
+        let (asked, mut callers) = mpsc::channel(ASKED_QUEUE);
+        let serving = tokio::spawn(control.serve(asked));
+        beginning(&mut self);
         while !self.leaving {
             let next = self.timers.values().min().copied();
             tokio::select! {
                 _ = signals.child.recv() => self.on_children(),
                 _ = signals.takeover.recv() => self.on_takeover_signal("SIGUSR1"),
-                _ = signals.restart.recv() => self.on_takeover_signal("SIGUSR2"),
+                _ = signals.reexec.recv() => self.begin_reexec(None, None),
                 _ = signals.hangup.recv() => match self.settings.hangup {
                     Hangup::Takeover => self.on_takeover_signal("SIGHUP"),
                     Hangup::Stop => self.stop(),
@@ -133,12 +181,16 @@ impl Front {
                 _ = signals.terminate.recv() => self.stop(),
                 _ = signals.interrupt.recv() => self.stop(),
                 Some(word) = self.words.1.recv() => self.on_word(word),
-                Some(asked) = control.recv() => self.on_asked(asked),
+                Some(asked) = callers.recv() => self.on_asked(asked),
+                outcome = checked(&mut self.reexec) => self.on_checked(outcome).await,
                 () = until(next), if next.is_some() => self.on_time(),
             }
         }
         self.end_descendants(&mut signals.child).await;
         info!("stopped");
+        serving.abort();
+        // The control socket's file goes with its task; a panic of it was logged.
+        let _ = serving.await;
         Ok(())
     }
 
@@ -227,7 +279,7 @@ impl Front {
         }
     }
 
-    fn on_word(&mut self, word: Word) {
+    pub(crate) fn on_word(&mut self, word: Word) {
         match word {
             Word::Said(id, said) => self.on_said(id, said),
             Word::Ended(id) => {
@@ -284,7 +336,7 @@ impl Front {
     }
 
     /// Reaps every child that has ended; those that are no workers had been adopted.
-    fn on_children(&mut self) {
+    pub(crate) fn on_children(&mut self) {
         while let Some(pid) = reap::ended() {
             let worker = self.workers.with_pid(pid);
             // What one that was never trusted had started goes with it, and a program with its adapter.
@@ -292,6 +344,11 @@ impl Front {
                 spawn::kill_group(pid);
             }
             let Some(exit) = reap::reap(pid) else { return };
+            if let Some(awaited) = self.awaited.remove(&pid) {
+                // Nobody may wait any more.
+                let _ = awaited.send(exit);
+                continue;
+            }
             self.end_strays();
             let Some(id) = worker else {
                 debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
@@ -306,7 +363,7 @@ impl Front {
     }
 
     pub(crate) fn runs_adapters(&self) -> bool {
-        !self.settings.program.adapter.is_empty()
+        self.programs.run_by_adapters()
     }
 
     /// Tells the policy of a worker's end, once the process is reaped and its last words are heard.
@@ -419,6 +476,14 @@ impl Front {
     pub(crate) fn remaining(&self, deadline: Deadline) -> Option<Duration> {
         let at = self.timers.get(&Timer::Policy(deadline))?;
         Some(at.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// What comes of looking at a new binary, if one is looked at.
+async fn checked(reexec: &mut Option<Reexec>) -> Result<Checked, CheckFailed> {
+    match reexec {
+        Some(reexec) => reexec.checked().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,7 +6,11 @@
 //! - A worker cannot keep the front busy either: it may say as much as it was asked, and a little
 //!   more ([`Allowance`]).
 //! - What a worker said before it ended is heard before its end.
+//! - A conversation that is recalled gives its link back with what is not said yet, and has taken no word from the
+//!   link that it has not passed on.
 
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +18,10 @@ use ::handoff::chain;
 use ::handoff::fault::{self, Point};
 use ::handoff::link::{Link, LinkError};
 use ::handoff::message::{GenerationId, Hello, ToFront, ToWorker};
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd as _, OwnedFd};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::listener::Listeners;
 
@@ -25,7 +31,7 @@ const MOST_ORDERS: usize = 32;
 const BURST: u32 = 64;
 
 /// What came of a worker's link.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Word {
     /// It said this.
     Said(GenerationId, ToFront),
@@ -35,10 +41,23 @@ pub(crate) enum Word {
     Ended(GenerationId),
 }
 
+/// An order, with a descriptor that the worker is to have.
+pub(crate) type Parcel = (ToWorker, Option<OwnedFd>);
+
 /// The front's side of the conversation.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    orders: mpsc::Sender<(ToWorker, Option<OwnedFd>)>,
+    orders: mpsc::Sender<Parcel>,
+    recall: oneshot::Sender<()>,
+    task: JoinHandle<Option<Recalled>>,
+}
+
+/// A conversation that another image of the front goes on with.
+#[derive(Debug)]
+pub(crate) struct Recalled {
+    pub(crate) link: OwnedFd,
+    /// What the worker is still to be told, in order.
+    pub(crate) unsent: VecDeque<Parcel>,
 }
 
 impl Conversation {
@@ -51,8 +70,44 @@ impl Conversation {
     ) -> std::io::Result<Self> {
         let link = Link::new(link)?;
         let (orders, queue) = mpsc::channel(MOST_ORDERS);
-        tokio::spawn(converse(link, hello, listeners, queue, words));
-        Ok(Self { orders })
+        let (recall, recalled) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let id = hello.generation;
+            let introduced = introduce(&link, hello, &listeners).await;
+            drop(listeners);
+            // One that is gone already is found so by the first receive.
+            if let Err(error @ (LinkError::TooLarge { .. } | LinkError::Malformed { .. })) =
+                introduced
+            {
+                let _ = words.send(Word::Broke(id, chain(&error))).await;
+                return None;
+            }
+            let queue = Queue { unsent: VecDeque::new(), orders: queue };
+            converse(link, id, queue, words, recalled).await
+        });
+        Ok(Self { orders, recall, task })
+    }
+
+    /// Goes on with a worker that knows this front already, or another image of it.
+    pub(crate) fn resume(
+        recalled: Recalled,
+        id: GenerationId,
+        words: mpsc::Sender<Word>,
+    ) -> std::io::Result<Self> {
+        let link = Link::new(recalled.link)?;
+        let (orders, queue) = mpsc::channel(MOST_ORDERS);
+        let queue = Queue { unsent: recalled.unsent, orders: queue };
+        let (recall, recalled) = oneshot::channel();
+        let task = tokio::spawn(converse(link, id, queue, words, recalled));
+        Ok(Self { orders, recall, task })
+    }
+
+    /// Ends the conversation and leaves the link open; `None` when it has ended by itself. It waits for nobody but
+    /// whoever reads the words.
+    pub(crate) async fn recall(self) -> Option<Recalled> {
+        // An error means that the conversation has ended.
+        let _ = self.recall.send(());
+        self.task.await.ok().flatten()
     }
 
     /// Passes an order on. One that finds the queue full is lost: such a worker has not read for
@@ -76,28 +131,60 @@ impl Conversation {
     }
 }
 
+/// What a worker is still to be told: what an earlier image of the front had not said, then what comes.
+struct Queue {
+    unsent: VecDeque<Parcel>,
+    orders: mpsc::Receiver<Parcel>,
+}
+
+impl Queue {
+    /// The next parcel; `None` when nothing more will come. Cancel safe.
+    async fn next(&mut self) -> Option<Parcel> {
+        match self.unsent.pop_front() {
+            Some(parcel) => Some(parcel),
+            None => self.orders.recv().await,
+        }
+    }
+
+    /// Everything that is left.
+    fn into_unsent(mut self) -> VecDeque<Parcel> {
+        while let Ok(parcel) = self.orders.try_recv() {
+            self.unsent.push_back(parcel);
+        }
+        self.unsent
+    }
+}
+
+/// The first packet of a link: there is always room for it.
+async fn introduce(link: &Link, hello: Hello, listeners: &Listeners) -> Result<(), LinkError> {
+    let descriptors: Vec<_> = listeners.sockets.iter().map(|s| s.as_fd()).collect();
+    let outcome = link.send(&ToWorker::Hello(hello), &descriptors).await;
+    fault::reach(Point::HelloSent);
+    outcome
+}
+
 async fn converse(
     link: Link,
-    hello: Hello,
-    listeners: Arc<Listeners>,
-    mut orders: mpsc::Receiver<(ToWorker, Option<OwnedFd>)>,
+    id: GenerationId,
+    mut queue: Queue,
     words: mpsc::Sender<Word>,
-) {
-    let id = hello.generation;
-    let descriptors: Vec<_> = listeners.sockets.iter().map(|s| s.as_fd()).collect();
-    let introduced = link.send(&ToWorker::Hello(hello), &descriptors).await;
-    drop(listeners);
-    fault::reach(Point::HelloSent);
-    // One that is gone already is found so by the first receive.
-    if let Err(error @ (LinkError::TooLarge { .. } | LinkError::Malformed { .. })) = introduced {
-        let _ = words.send(Word::Broke(id, chain(&error))).await;
-        return;
-    }
+    recalled: oneshot::Receiver<()>,
+) -> Option<Recalled> {
+    let mut recalled = pin!(async {
+        // Without anybody who could recall it, the end of its orders ends it.
+        if recalled.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
     let mut allowance = Allowance::new(Instant::now());
-    let mut listening = true;
     loop {
         let word = tokio::select! {
-            received = link.receive::<ToFront>(), if listening => match received {
+            biased;
+            () = recalled.as_mut() => {
+                let link = link.into_descriptor().ok()?;
+                return Some(Recalled { link, unsent: queue.into_unsent() });
+            }
+            received = link.receive::<ToFront>() => match received {
                 Ok(Some(received)) if allowance.spend(Instant::now()) => {
                     Word::Said(id, received.message)
                 }
@@ -105,28 +192,44 @@ async fn converse(
                 Ok(None) => Word::Ended(id),
                 Err(error) => Word::Broke(id, chain(&error)),
             },
-            order = orders.recv() => match order {
-                Some((order, descriptor)) => {
+            parcel = queue.next() => match parcel {
+                Some(parcel) => {
                     // It has no answer, and comes as often as its own descendants end.
-                    if !matches!(order, ToWorker::OrphanEnded(_)) {
+                    if !matches!(parcel.0, ToWorker::OrphanEnded(_)) {
                         allowance.earn();
                     }
-                    let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
-                    // A worker that is gone is met by the next receive.
-                    let _ = link.send(&order, &descriptors).await;
-                    fault::reach(Point::after_order(&order));
+                    if !send(&link, &parcel, recalled.as_mut()).await {
+                        queue.unsent.push_front(parcel);
+                        let link = link.into_descriptor().ok()?;
+                        return Some(Recalled { link, unsent: queue.into_unsent() });
+                    }
                     continue;
                 }
-                None => return,
+                None => return None,
             },
         };
-        listening = matches!(word, Word::Said(..));
-        if words.send(word).await.is_err() {
-            return;
+        let goes_on = matches!(word, Word::Said(..));
+        if words.send(word).await.is_err() || !goes_on {
+            return None;
         }
-        if !listening {
-            return;
+    }
+}
+
+/// Sends one parcel, and says whether it was sent before the conversation was recalled.
+async fn send(
+    link: &Link,
+    (order, descriptor): &Parcel,
+    recalled: Pin<&mut impl Future<Output = ()>>,
+) -> bool {
+    let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
+    tokio::select! {
+        biased;
+        // A worker that is gone is met by the next receive.
+        _ = link.send(order, &descriptors) => {
+            fault::reach(Point::after_order(order));
+            true
         }
+        () = recalled => false,
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use handoff::fd_passing::MAX_DESCRIPTORS;
 use handoff::socket::{Address, ListeningSocket, OpenFailed, SocketFile};
@@ -79,6 +80,17 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// Takes over sockets that are open already, and the files of those that have one.
+    pub(crate) fn adopt(sockets: Vec<ListeningSocket>) -> Result<Self, ListenFailed> {
+        let mut files = Vec::new();
+        for socket in &sockets {
+            if let Address::Unix(path) = &socket.address {
+                files.push(own_file(path)?);
+            }
+        }
+        Ok(Self { sockets, files })
+    }
+
     fn add(&mut self, address: &Address, shards: u32, unix_mode: u32) -> Result<(), ListenFailed> {
         let group =
             ListeningSocket::open(address, shards, unix_mode).map_err(|source| match source {
@@ -88,9 +100,7 @@ impl Listeners {
                 source => ListenFailed::Open { source },
             })?;
         if let Address::Unix(path) = address {
-            let file = SocketFile::own(path.clone())
-                .map_err(|source| ListenFailed::File { address: address.clone(), source })?;
-            self.files.push(file);
+            self.files.push(own_file(path)?);
         }
         if let Some(first) = group.first() {
             info!(address = %first.address, shards, "listening");
@@ -103,6 +113,11 @@ impl Listeners {
     pub(crate) fn addresses(&self) -> Vec<&Address> {
         self.sockets.iter().filter(|s| s.shard == 0).map(|s| &s.address).collect()
     }
+}
+
+fn own_file(path: &Path) -> Result<SocketFile, ListenFailed> {
+    SocketFile::own(path.to_owned())
+        .map_err(|source| ListenFailed::File { address: Address::Unix(path.to_owned()), source })
 }
 
 fn default(ip: IpAddr) -> Address {

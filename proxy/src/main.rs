@@ -1,6 +1,7 @@
 //! `holdfast`: the process that holds the port, and the commands that speak to it.
 
 mod adapter;
+mod age;
 mod asked;
 mod cli;
 mod control;
@@ -16,10 +17,13 @@ mod histories;
 mod hold;
 mod leaving;
 mod listener;
+mod log;
 mod memory;
 mod orphans;
 mod program;
 mod reap;
+mod reexec;
+mod runtime;
 mod signals;
 mod spawn;
 mod status;
@@ -36,6 +40,10 @@ pub(crate) const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (", env!("HOLDFAST_COMMIT"), ")");
 
 fn main() -> ExitCode {
+    // A front that becomes another image has no command line to read.
+    if let Some(exit) = reexec::resume::resume() {
+        return exit;
+    }
     ::handoff::signals::unblock_all();
     ::handoff::fault::arm();
     cli::run()

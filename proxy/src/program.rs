@@ -11,13 +11,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::ProgramId;
 
 /// The worker that is used when no other program is named; it lies beside the front's own binary.
 const BUNDLED: &str = "holdfast-worker";
 
 /// A program with its arguments and what its environment has beyond the front's.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// The adapter that runs it and its words, when it is not a worker itself.
     pub(crate) adapter: Vec<OsString>,
@@ -108,7 +110,7 @@ fn check(path: &Path) -> io::Result<()> {
 }
 
 /// Every program this front was told to run.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Programs {
     known: Vec<Program>,
 }
@@ -122,6 +124,20 @@ impl Programs {
     /// The program behind an id.
     pub(crate) fn get(&self, id: ProgramId) -> &Program {
         &self.known[id.0 as usize]
+    }
+
+    /// Whether an adapter runs them: that is said once, for all of them.
+    pub(crate) fn run_by_adapters(&self) -> bool {
+        self.known.iter().any(|program| !program.adapter.is_empty())
+    }
+
+    /// The front's binary is another one now, and with it that of the adapters.
+    pub(crate) fn move_adapters(&mut self, from: &Path, to: &Path) {
+        for adapter in self.known.iter_mut().filter_map(|program| program.adapter.first_mut()) {
+            if adapter == from.as_os_str() {
+                *adapter = to.into();
+            }
+        }
     }
 
     /// The id of `base` as changed; the same program has the same id.
@@ -178,10 +194,13 @@ pub(crate) fn parse_environment(text: &str) -> Result<Vec<(String, String)>, Not
 }
 
 /// Whether a variable of the front's environment is a promise of the service manager to the front
-/// alone.
+/// alone, or a word from one image of the front to the next.
 pub(crate) fn is_for_the_front_alone(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
-    name == "NOTIFY_SOCKET" || name.starts_with("LISTEN_") || name.starts_with("WATCHDOG_")
+    name.starts_with("HOLDFAST_RESUME")
+        || name == "NOTIFY_SOCKET"
+        || name.starts_with("LISTEN_")
+        || name.starts_with("WATCHDOG_")
 }
 
 #[cfg(test)]

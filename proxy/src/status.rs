@@ -48,6 +48,7 @@ impl Front {
             respawn,
             stopping: self.generations.course == Course::Leaving,
             takeovers: self.story.counts(),
+            reexecs: self.story.reexecs(),
             crashes: self.story.crashes(),
             turned_away: self.story.all_turned_away()
                 + self.turning_away.as_ref().map_or(0, TurningAway::count),

@@ -8,11 +8,12 @@
 use std::time::{Duration, Instant};
 
 use handoff::message::{Connections, Drained, GenerationId, Report, millis};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::control::protocol::{
-    Answer, LastFailure, LastTakeover, Outcome, Phases, TakeoverCounts,
+    Answer, LastFailure, LastTakeover, Outcome, Phases, ReexecCounts, TakeoverCounts,
 };
 use crate::event::{Exit, Note, TakeoverNumber};
 
@@ -20,8 +21,10 @@ use crate::event::{Exit, Note, TakeoverNumber};
 const FOLLOWER_QUEUE: usize = 64;
 
 /// The front's memory of what happened.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Story {
+    /// They ask again.
+    #[serde(skip)]
     followers: Vec<(TakeoverNumber, mpsc::Sender<Answer>)>,
     running: Option<Record>,
     last: Option<Record>,
@@ -30,26 +33,31 @@ pub(crate) struct Story {
     crashes: u64,
     hold: Option<Held>,
     turned_away: u64,
+    #[serde(default)]
+    reexecs: ReexecCounts,
 }
 
 /// A time in which nobody accepts.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Held {
+    #[serde(with = "crate::age")]
     began_at: Instant,
     turned_away: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Failure {
     generation: Option<GenerationId>,
     reason: String,
+    #[serde(with = "crate::age")]
     at: Instant,
 }
 
 /// One takeover, as far as it has come.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     number: TakeoverNumber,
+    #[serde(with = "crate::age")]
     began_at: Instant,
     incumbent: Option<GenerationId>,
     successor: Option<GenerationId>,
@@ -84,7 +92,28 @@ impl Story {
             crashes: 0,
             hold: None,
             turned_away: 0,
+            reexecs: ReexecCounts::default(),
         }
+    }
+
+    pub(crate) fn reexecs(&self) -> ReexecCounts {
+        self.reexecs
+    }
+
+    /// This image of the front is a new one.
+    pub(crate) fn renewed(&mut self) {
+        self.reexecs.done += 1;
+    }
+
+    /// This image of the front should have been replaced, and was not.
+    pub(crate) fn not_renewed(&mut self, reason: String) {
+        self.reexecs.failed += 1;
+        self.remember(None, reason);
+    }
+
+    /// So many were turned away in a hold that another image of the front goes on with.
+    pub(crate) fn turned_away_so_far(&mut self, connections: u64) {
+        self.turned_away += connections;
     }
 
     /// Follows a takeover from here on.
@@ -93,6 +122,27 @@ impl Story {
         self.followers.retain(|(_, follower)| !follower.is_closed());
         self.followers.push((takeover, follower));
         events
+    }
+
+    /// Follows a takeover that was followed before, from where it has come to, with the generation that drains. `None`
+    /// for one that is not remembered.
+    pub(crate) fn follow_again(
+        &mut self,
+        takeover: TakeoverNumber,
+    ) -> Option<(mpsc::Receiver<Answer>, Option<GenerationId>)> {
+        if self.running.as_ref().is_some_and(|running| running.number == takeover) {
+            return Some((self.follow(takeover), None));
+        }
+        let last = self.last.as_ref().filter(|last| last.number == takeover)?;
+        if last.outcome == Outcome::Committed && last.phases.drained_ms.is_none() {
+            let draining = last.incumbent;
+            return Some((self.follow(takeover), draining));
+        }
+        let (outcome, reason) = (last.outcome, last.reason.clone());
+        let cut = last.drained.map_or(0, |drained| drained.cut.total());
+        let events = self.follow(takeover);
+        self.done(takeover, outcome, cut, reason);
+        Some((events, None))
     }
 
     pub(crate) fn counts(&self) -> TakeoverCounts {

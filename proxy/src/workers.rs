@@ -15,27 +15,33 @@ use ::handoff::fault::{self, Point};
 use ::handoff::message::{Drained, GenerationId, Hello, OrphanEnded, Report, ToWorker};
 use ::handoff::{chain, link};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::event::{Exit, Failure};
-use crate::handoff::{Conversation, Word};
+use crate::handoff::{Conversation, Recalled, Word};
 use crate::listener::Listeners;
 use crate::program::Program;
 use crate::spawn::{self, Spawned};
 
-/// One worker's process.
-#[derive(Debug)]
+/// One worker's process. Written down it is what another image of the front has to know of it; its link goes
+/// beside it.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Worker {
+    #[serde(with = "pid")]
     pub(crate) pid: Pid,
+    #[serde(with = "crate::age")]
     pub(crate) started_at: Instant,
     /// `None` once its link has ended.
+    #[serde(skip)]
     conversation: Option<Conversation>,
     /// Set once it is reaped, while its last words are awaited.
     exit: Option<Exit>,
     /// What it last said of itself.
     pub(crate) report: Report,
     /// Who waits for it to say so again.
+    #[serde(skip)]
     asked: Vec<oneshot::Sender<Report>>,
     pub(crate) drained: Option<Drained>,
     pub(crate) greeting: Vec<String>,
@@ -43,6 +49,24 @@ pub(crate) struct Worker {
     pub(crate) hears_of_orphans: bool,
     /// Why it wants to be replaced, if it does.
     pub(crate) wanted: Option<String>,
+}
+
+impl Worker {
+    /// What is written down of it.
+    pub(crate) fn without_conversation(&self) -> Self {
+        Self {
+            pid: self.pid,
+            started_at: self.started_at,
+            conversation: None,
+            exit: self.exit,
+            report: self.report.clone(),
+            asked: Vec::new(),
+            drained: self.drained,
+            greeting: self.greeting.clone(),
+            hears_of_orphans: self.hears_of_orphans,
+            wanted: self.wanted.clone(),
+        }
+    }
 }
 
 /// Every worker that is not buried.
@@ -87,6 +111,48 @@ impl Workers {
         };
         self.living.insert(id, worker);
         Ok(())
+    }
+
+    /// Goes on with a worker that another image of the front knew, over the link that it had with it.
+    pub(crate) fn resume(
+        &mut self,
+        id: GenerationId,
+        mut worker: Worker,
+        recalled: Option<Recalled>,
+        words: mpsc::Sender<Word>,
+    ) {
+        // Without a conversation the deadline of whatever it is told passes.
+        worker.conversation = recalled.and_then(|recalled| {
+            Conversation::resume(recalled, id, words)
+                .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))
+                .ok()
+        });
+        self.living.insert(id, worker);
+    }
+
+    /// Goes on with the link of a worker that is here already.
+    pub(crate) fn reconnect(
+        &mut self,
+        id: GenerationId,
+        recalled: Recalled,
+        words: mpsc::Sender<Word>,
+    ) {
+        if let Some(worker) = self.living.remove(&id) {
+            self.resume(id, worker, Some(recalled), words);
+        }
+    }
+
+    /// Takes the conversation with each worker that has one, for it to be recalled.
+    pub(crate) fn take_conversations(&mut self) -> Vec<(GenerationId, Conversation)> {
+        self.living
+            .iter_mut()
+            .filter_map(|(id, worker)| Some((*id, worker.conversation.take()?)))
+            .collect()
+    }
+
+    /// Every worker that is not buried.
+    pub(crate) const fn all(&self) -> &BTreeMap<GenerationId, Worker> {
+        &self.living
     }
 
     pub(crate) fn get(&self, id: GenerationId) -> Option<&Worker> {
@@ -199,5 +265,19 @@ impl Workers {
 
     fn conversation(&self, id: GenerationId) -> Option<&Conversation> {
         self.living.get(&id)?.conversation.as_ref()
+    }
+}
+
+/// A process id is a number.
+mod pid {
+    use nix::unistd::Pid;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(pid: &Pid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i32(pid.as_raw())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pid, D::Error> {
+        i32::deserialize(deserializer).map(Pid::from_raw)
     }
 }

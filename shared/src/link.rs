@@ -85,6 +85,14 @@ impl Link {
         Ok(Self { socket: UnixDatagram::from_std(socket)? })
     }
 
+    /// Lets go of the event loop and keeps the socket.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be taken out of the event loop.
+    pub fn into_descriptor(self) -> io::Result<OwnedFd> {
+        Ok(self.socket.into_std()?.into())
+    }
+
     /// Sends one message. Cancel safe: the message is sent whole or not at all.
     ///
     /// # Errors

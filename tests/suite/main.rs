@@ -16,6 +16,7 @@ mod front_gone;
 mod listening;
 mod moving;
 mod programs;
+mod reexec;
 mod rollback;
 mod signals;
 mod stop_first;

@@ -13,9 +13,9 @@ use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use crate::{generation, good, held_request, quick};
 
 #[tokio::test]
-async fn usr1_usr2_and_hup_ask_for_a_takeover() {
+async fn usr1_and_hup_ask_for_a_takeover() {
     let front = Front::with(good).await;
-    for (signal, successor) in [(Signal::SIGUSR1, 2), (Signal::SIGUSR2, 3), (Signal::SIGHUP, 4)] {
+    for (signal, successor) in [(Signal::SIGUSR1, 2), (Signal::SIGHUP, 3)] {
         front.signal(signal);
         let status = front
             .until("the takeover has ended", |s| {

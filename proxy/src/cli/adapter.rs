@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::log::Log;
 use super::{Failed, configuration};
 use crate::adapter::flags::{Flags, Kind};
+use crate::log::Log;
 
 /// Run a program that knows nothing of Holdfast as a worker: what `run --adapter` has the front start.
 #[derive(Debug, Args)]

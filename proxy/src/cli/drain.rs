@@ -6,7 +6,7 @@ use clap::Args;
 use handoff::message::GenerationId;
 
 use super::{Control, Failed};
-use crate::control::client::Conversation;
+use crate::control::client::ask;
 use crate::control::protocol::Command;
 
 /// Bring the deadline of a draining generation to now: what it has not finished is cut.
@@ -23,7 +23,7 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let command = Command::Drain { generation: self.generation };
-        Conversation::begin(&control.path()?, command).await?.expect().await?;
+        ask(&control.path()?, command).await?;
         Ok(ExitCode::SUCCESS)
     }
 }

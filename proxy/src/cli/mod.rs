@@ -7,21 +7,20 @@ mod adapter;
 mod check;
 mod drain;
 mod healthcheck;
-mod log;
+mod reexec;
 mod run;
 mod status;
 mod stop;
 mod takeover;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use handoff::chain;
-use tokio::runtime::LocalOptions;
 
 use crate::adapter::AdapterFailed;
 use crate::adapter::stage::Stage;
@@ -51,12 +50,16 @@ enum Command {
     Check(Box<check::Check>),
     Takeover(takeover::Takeover),
     Drain(drain::Drain),
+    Reexec(reexec::Reexec),
     Status(status::Status),
     Stop(stop::Stop),
     Healthcheck(healthcheck::Healthcheck),
     Adapter(Box<adapter::Adapter>),
     #[command(hide = true)]
     AdapterStage(Stage),
+    /// What a front asks of the binary it is to become.
+    #[command(hide = true, name = crate::reexec::check::COMMAND)]
+    ReexecCheck,
 }
 
 /// Where the front's control socket is.
@@ -151,11 +154,7 @@ pub(crate) fn run() -> ExitCode {
         // A runtime would take the numbers of the descriptors that the program is to have.
         return stage.perform();
     }
-    // A local one: another kind would bring the scheduler of many threads along, and libm for that.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default());
-    let outcome = match runtime {
+    let outcome = match crate::runtime::build() {
         Ok(runtime) => runtime.block_on(cli.command.perform(&cli.control)),
         Err(source) => Err(Failed::Runtime { doing: "could not start", source }),
     };
@@ -182,6 +181,10 @@ impl Command {
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             },
             Self::AdapterStage(stage) => Ok(stage.perform()),
+            Self::Reexec(reexec) => reexec.perform(control).await,
+            Self::ReexecCheck => crate::reexec::check::answer()
+                .map(|goes_on| if goes_on { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                .map_err(|source| Failed::Runtime { doing: "could not read a state", source }),
         }
     }
 }
@@ -194,6 +197,22 @@ fn say(line: &str) {
 /// Reads `20ms`, `3s`, `1m 30s`; a unit is always needed.
 pub(crate) fn duration(word: &str) -> Result<Duration, String> {
     humantime::parse_duration(word).map_err(|error| format!("{error}; write 20ms, 3s or 1m"))
+}
+
+/// The path as the front can find it, whose working directory is another; a bare name is looked up
+/// in the front's PATH at each start.
+fn absolute(path: &Path) -> Result<String, Failed> {
+    let meant = |meant: String| Failed::Usage { meant };
+    let found = if path.components().count() == 1 && path.is_relative() {
+        path.to_owned()
+    } else {
+        std::path::absolute(path)
+            .map_err(|error| meant(format!("could not use {}: {error}", path.display())))?
+    };
+    found
+        .into_os_string()
+        .into_string()
+        .map_err(|_| meant(format!("{} is not UTF-8", path.display())))
 }
 
 /// `1.2 s`, `340 ms`.

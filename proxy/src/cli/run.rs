@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use handoff::socket::Address;
-use tokio::sync::mpsc;
 use tracing::info;
 
 use super::check::Warning;
-use super::log::Log;
 use super::{Control, Failed, adapter, configuration, duration};
 use crate::adapter::flags::{Flags, Kind};
 use crate::adapter::relay;
@@ -20,16 +18,14 @@ use crate::control::server::ControlLock;
 use crate::event::{Rules, TakeoverOrder};
 use crate::front::{Front, Hangup, Settings};
 use crate::listener::Listeners;
+use crate::log::Log;
 use crate::program::Program;
-
-/// How many callers of the control socket may wait for the front's task.
-const ASKED_QUEUE: usize = 32;
 
 /// Hold the port, and serve it with a worker.
 ///
-/// Every flag can be set as an environment variable. Signals: USR1 and USR2 replace the worker; HUP too,
-/// except on a terminal, where it stops the front; TERM and INT drain and stop it, a second one at
-/// once.
+/// Every flag can be set as an environment variable. Signals: USR1 replaces the worker; HUP too,
+/// except on a terminal, where it stops the front; USR2 renews the front itself; TERM and INT drain
+/// and stop it, a second one at once.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     // No doc comment: rustdoc would take the brackets of an address for a link.
@@ -121,20 +117,21 @@ impl Run {
         // What the caller left open is not for workers.
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
-        let settings = self.settings()?;
+        let program = self.program()?;
+        let settings = self.settings();
         self.check_addresses()?;
         let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
         let listeners =
             Listeners::open(&self.listen, self.shards, self.unix_mode).map_err(configuration)?;
         let control = lock.open().map_err(configuration)?;
-        let (asked, queue) = mpsc::channel(ASKED_QUEUE);
-        let serving = tokio::spawn(control.serve(asked));
+        let own =
+            |source| Failed::Runtime { doing: "could not keep hold of what is its own", source };
+        let hold = control.hold().map_err(own)?;
+        let binary = std::env::current_exe().map_err(own)?;
         info!(version = crate::VERSION, pid = std::process::id(), "front");
-        let outcome = Front::new(settings, listeners).run(queue).await;
-        serving.abort();
-        // The control socket's file goes with its task; a panic of it was logged.
-        let _ = serving.await;
-        outcome
+        Front::new(settings, program, listeners, hold, binary)
+            .run(control, Front::start)
+            .await
             .map(|()| ExitCode::SUCCESS)
             .map_err(|source| Failed::Runtime { doing: "the front could not run", source })
     }
@@ -200,9 +197,8 @@ impl Run {
         if self.exclusive { TakeoverOrder::StopFirst } else { self.takeover_order }
     }
 
-    fn settings(&self) -> Result<Settings, Failed> {
-        let program = self.program()?;
-        Ok(Settings {
+    fn settings(&self) -> Settings {
+        Settings {
             rules: Rules {
                 order: self.order(),
                 ready_timeout: self.ready_timeout,
@@ -211,11 +207,11 @@ impl Run {
                 soak: self.soak,
                 hold_timeout: self.hold_timeout,
             },
-            program,
             max_connections: self.max_connections,
             log_file: self.log_file.clone(),
             // Only a process with a controlling terminal can open it (tty(4)).
             hangup: if File::open("/dev/tty").is_ok() { Hangup::Stop } else { Hangup::Takeover },
-        })
+            log: self.log.clone(),
+        }
     }
 }

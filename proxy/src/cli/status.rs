@@ -6,7 +6,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 
 use super::{Control, Failed, say, spoken};
-use crate::control::client::{AskFailed, Conversation};
+use crate::control::client::{self, AskFailed};
 use crate::control::protocol::{
     Answer, Command, GenerationStatus, LastTakeover, NextTakeover, Outcome, Status as Document,
 };
@@ -21,7 +21,7 @@ pub(super) struct Status {
 
 /// The status of the front behind a control socket.
 pub(super) async fn ask(control: &Control) -> Result<Document, Failed> {
-    match Conversation::begin(&control.path()?, Command::Status).await?.expect().await? {
+    match client::ask(&control.path()?, Command::Status).await? {
         Answer::Status(status) => Ok(*status),
         _ => Err(AskFailed::Gone.into()),
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use handoff::message::{Connections, GenerationId, OldestWork};
 
-use super::{CUT, Control, Failed, say, spoken};
+use super::{CUT, Control, Failed, absolute, say, spoken};
 use crate::control::client::Conversation;
 use crate::control::protocol::{Answer, Command, Outcome, TakeoverRequest};
 use crate::program::parse_environment;
@@ -44,17 +44,33 @@ pub(super) struct Takeover {
 impl Takeover {
     pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let request = self.request()?;
-        let mut front = Conversation::begin(&control.path()?, Command::Takeover(request)).await?;
+        let path = control.path()?;
+        let mut front = Conversation::begin(&path, Command::Takeover(request)).await?;
+        let (mut followed, mut let_go) = (None, false);
         let mut teller = Teller { json: self.json, live: std::io::stdout().is_terminal() };
         loop {
             let Some(answer) = front.next().await? else {
-                return if self.no_wait {
-                    Ok(ExitCode::SUCCESS)
-                } else {
+                if self.no_wait {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                let Some(takeover) = followed.filter(|_| !let_go) else {
                     let reason = "the front went away before the takeover was over".to_owned();
-                    Err(Failed::Refused { reason })
+                    return Err(Failed::Refused { reason });
                 };
+                // A front that became another image lets go of its callers, and of nothing else.
+                front = Conversation::begin(&path, Command::Follow { takeover }).await?;
+                let_go = true;
+                continue;
             };
+            match answer {
+                // Told already.
+                Answer::Requested { .. } if let_go => {
+                    let_go = false;
+                    continue;
+                }
+                Answer::Requested { takeover } => followed = Some(takeover),
+                _ => {}
+            }
             teller.tell(&answer);
             match answer {
                 Answer::Done { outcome: Outcome::RolledBack, reason, .. } => {
@@ -79,22 +95,6 @@ impl Takeover {
         let environment = self.env_file.as_deref().map(read_environment).transpose()?;
         Ok(TakeoverRequest { wait: !self.no_wait, program, arguments, environment })
     }
-}
-
-/// The path as the front can find it, whose working directory is another; a bare name is looked up
-/// in the front's PATH at each start.
-fn absolute(path: &Path) -> Result<String, Failed> {
-    let meant = |meant: String| Failed::Usage { meant };
-    let found = if path.components().count() == 1 && path.is_relative() {
-        path.to_owned()
-    } else {
-        std::path::absolute(path)
-            .map_err(|error| meant(format!("could not use {}: {error}", path.display())))?
-    };
-    found
-        .into_os_string()
-        .into_string()
-        .map_err(|_| meant(format!("{} is not UTF-8", path.display())))
 }
 
 fn read_environment(path: &Path) -> Result<Vec<(String, String)>, Failed> {

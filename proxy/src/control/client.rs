@@ -29,6 +29,20 @@ pub(crate) enum AskFailed {
     Gone,
 }
 
+/// How often a question is asked again that a front did not answer because it became another image.
+const TIMES: usize = 3;
+
+/// Asks what can be asked twice, and returns the answer.
+pub(crate) async fn ask(path: &Path, command: Command) -> Result<Answer, AskFailed> {
+    for _ in 1..TIMES {
+        match Conversation::begin(path, command.clone()).await?.expect().await {
+            Err(AskFailed::Gone) => {}
+            outcome => return outcome,
+        }
+    }
+    Conversation::begin(path, command).await?.expect().await
+}
+
 /// A request and the answers to it.
 pub(crate) struct Conversation {
     lines: Lines<BufReader<OwnedReadHalf>>,

@@ -28,6 +28,14 @@ pub(crate) enum Command {
     Takeover(TakeoverRequest),
     /// Cut a drain short; answered by [`Answer::Accepted`].
     Drain { generation: GenerationId },
+    /// Follow a takeover that was asked for before: answered as [`Self::Takeover`] is, from where it has come to.
+    Follow { takeover: u64 },
+    /// Become another image of the front, the binary it was started from unless another one is named; answered by
+    /// [`Answer::Renewed`].
+    Reexec {
+        #[serde(default)]
+        binary: Option<String>,
+    },
     /// Stop the front; answered by [`Answer::Accepted`], then the end of the stream.
     Stop { now: bool },
 }
@@ -107,6 +115,8 @@ pub(crate) enum Answer {
     },
     /// The takeover is over. `cut` counts connections the drain's deadline cut.
     Done { outcome: Outcome, cut: u64, reason: Option<String> },
+    /// The front is another image, so long after the one before let go.
+    Renewed { version: String, elapsed_us: u64 },
     /// What was asked is done or under way.
     Accepted,
     /// The answer to [`Command::Status`].
@@ -138,6 +148,8 @@ pub(crate) struct Status {
     pub(crate) respawn: Option<Respawn>,
     pub(crate) stopping: bool,
     pub(crate) takeovers: TakeoverCounts,
+    #[serde(default)]
+    pub(crate) reexecs: ReexecCounts,
     pub(crate) crashes: u64,
     /// Connections that had waited too long for somebody to accept, and were closed.
     #[serde(default)]
@@ -260,6 +272,13 @@ pub(crate) struct Respawn {
 pub(crate) struct TakeoverCounts {
     pub(crate) committed: u64,
     pub(crate) rolled_back: u64,
+}
+
+/// How often the front became another image of itself since it was started, and how often it could not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReexecCounts {
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
 }
 
 #[cfg(test)]

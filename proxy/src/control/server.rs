@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use tracing::{debug, warn};
 
 use crate::control::MAX_REQUEST;
 use crate::control::protocol::{Answer, Command, Request, Status, TakeoverRequest, VERSION};
+use crate::reexec::Caller;
+use crate::reexec::state::{ControlState, number};
 
 /// How many callers are served at once; more wait in the socket's queue.
 const MOST_CALLERS: usize = 32;
@@ -33,9 +36,10 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(250);
 /// The control socket, while this front owns it.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
+    path: PathBuf,
     listener: UnixListener,
     _file: SocketFile,
-    _lock: File,
+    lock: File,
 }
 
 /// Why this front cannot own the control socket.
@@ -126,7 +130,50 @@ impl ControlLock {
         let listener = UnixListener::bind(&path).map_err(failed)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let file = SocketFile::own(path.clone()).map_err(failed)?;
-        Ok(ControlSocket { listener, _file: file, _lock: lock })
+        Ok(ControlSocket { path, listener, _file: file, lock })
+    }
+}
+
+/// Copies of what makes a front the owner of its control socket, for another image of it.
+#[derive(Debug)]
+pub(crate) struct ControlHold {
+    path: PathBuf,
+    listener: OwnedFd,
+    lock: OwnedFd,
+}
+
+impl ControlHold {
+    /// What another image is told of it.
+    pub(crate) fn state(&self) -> ControlState {
+        ControlState {
+            path: self.path.clone(),
+            listener: number(&self.listener),
+            lock: number(&self.lock),
+        }
+    }
+}
+
+impl ControlSocket {
+    /// Goes on as the owner.
+    pub(crate) fn resume(
+        path: PathBuf,
+        listener: OwnedFd,
+        lock: OwnedFd,
+    ) -> Result<Self, ControlFailed> {
+        let failed = |source| ControlFailed::Bind { path: path.clone(), source };
+        let listener = UnixListener::from_std(listener.into()).map_err(failed)?;
+        let file = SocketFile::own(path.clone()).map_err(failed)?;
+        Ok(Self { path, listener, _file: file, lock: lock.into() })
+    }
+
+    /// Copies for another image.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
+    pub(crate) fn hold(&self) -> io::Result<ControlHold> {
+        let listener = self.listener.as_fd().try_clone_to_owned()?;
+        let lock = self.lock.as_fd().try_clone_to_owned()?;
+        Ok(ControlHold { path: self.path.clone(), listener, lock })
     }
 }
 
@@ -144,6 +191,8 @@ fn make_private_directory(path: &Path) -> io::Result<()> {
 pub(crate) enum Asked {
     Status { reply: oneshot::Sender<StatusInParts> },
     Takeover { request: TakeoverRequest, reply: oneshot::Sender<Result<Watch, String>> },
+    Follow { takeover: u64, reply: oneshot::Sender<Result<Watch, String>> },
+    Reexec { binary: Option<String>, caller: Caller },
     Report { generation: GenerationId, reply: oneshot::Sender<Report> },
     Drain { generation: GenerationId, reply: oneshot::Sender<Result<(), String>> },
     Stop { now: bool, reply: oneshot::Sender<()> },
@@ -161,6 +210,8 @@ pub(crate) struct StatusInParts {
 pub(crate) struct Watch {
     pub(crate) takeover: u64,
     pub(crate) events: mpsc::Receiver<Answer>,
+    /// Who drains, of one that is committed already.
+    pub(crate) draining: Option<GenerationId>,
 }
 
 impl ControlSocket {
@@ -191,7 +242,7 @@ impl ControlSocket {
 async fn serve_caller(stream: UnixStream, front: mpsc::Sender<Asked>) -> io::Result<()> {
     let caller = stream.peer_cred()?.uid();
     let (read, write) = stream.into_split();
-    let mut caller_side = Caller { read, write };
+    let mut caller_side = CallerSide { read, write };
     if caller != 0 && caller != Uid::effective().as_raw() {
         let reason = format!("user {caller} may not control this front");
         return caller_side.say(&Answer::Refused { reason }).await;
@@ -202,7 +253,22 @@ async fn serve_caller(stream: UnixStream, front: mpsc::Sender<Asked>) -> io::Res
     };
     match command {
         Command::Status => caller_side.status(&front).await,
-        Command::Takeover(request) => caller_side.takeover(request, &front).await,
+        Command::Takeover(request) => {
+            let wait = request.wait;
+            let (reply, watch) = oneshot::channel();
+            ask(&front, Asked::Takeover { request, reply }).await?;
+            caller_side.follow(watch, wait, &front).await
+        }
+        Command::Follow { takeover } => {
+            let (reply, watch) = oneshot::channel();
+            ask(&front, Asked::Follow { takeover, reply }).await?;
+            caller_side.follow(watch, true, &front).await
+        }
+        Command::Reexec { binary } => {
+            let stream = caller_side.read.reunite(caller_side.write).map_err(io::Error::other)?;
+            let caller = Caller(stream.into_std()?);
+            ask(&front, Asked::Reexec { binary, caller }).await
+        }
         Command::Drain { generation } => {
             let (reply, answer) = oneshot::channel();
             ask(&front, Asked::Drain { generation, reply }).await?;
@@ -257,12 +323,12 @@ async fn read_request(read: &mut OwnedReadHalf) -> io::Result<Result<Command, St
     })
 }
 
-struct Caller {
+struct CallerSide {
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
 }
 
-impl Caller {
+impl CallerSide {
     async fn say(&mut self, answer: &Answer) -> io::Result<()> {
         let mut line = serde_json::to_vec(answer)?;
         line.push(b'\n');
@@ -291,15 +357,13 @@ impl Caller {
         self.say(&Answer::Status(Box::new(status))).await
     }
 
-    async fn takeover(
+    async fn follow(
         &mut self,
-        request: TakeoverRequest,
+        watch: oneshot::Receiver<Result<Watch, String>>,
+        wait: bool,
         front: &mpsc::Sender<Asked>,
     ) -> io::Result<()> {
-        let wait = request.wait;
-        let (reply, answer) = oneshot::channel();
-        ask(front, Asked::Takeover { request, reply }).await?;
-        let Ok(answer) = answer.await else { return Ok(()) };
+        let Ok(answer) = watch.await else { return Ok(()) };
         let mut watch = match answer {
             Ok(watch) => watch,
             Err(reason) => return self.say(&Answer::Refused { reason }).await,
@@ -308,7 +372,7 @@ impl Caller {
         if !wait {
             return Ok(());
         }
-        let mut draining = None;
+        let mut draining = watch.draining;
         let mut interval = tokio::time::interval(DRAIN_INTERVAL);
         loop {
             let answer = tokio::select! {

@@ -51,6 +51,8 @@ enum Act {
     DropLink,
     Garbage,
     Emfile,
+    Panic,
+    Segfault,
     Version(u32),
 }
 
@@ -109,6 +111,8 @@ impl FromStr for Act {
                 "drop-link" => Self::DropLink,
                 "garbage" => Self::Garbage,
                 "emfile" => Self::Emfile,
+                "panic" => Self::Panic,
+                "segfault" => Self::Segfault,
                 _ => return Err(unknown()),
             },
             Some(("delay", ms)) => Self::Delay(Duration::from_millis(number(ms)?.into())),
@@ -122,7 +126,12 @@ impl Act {
     /// Whether what it is done to is there.
     fn is_possible_at(self, point: Point, name: &str) -> bool {
         match self {
-            Self::Kill | Self::Stop | Self::Delay(_) | Self::Emfile => true,
+            Self::Kill
+            | Self::Stop
+            | Self::Delay(_)
+            | Self::Emfile
+            | Self::Panic
+            | Self::Segfault => true,
             Self::DropLink | Self::Garbage => {
                 name.starts_with("source.") || name.starts_with("target.")
             }
@@ -166,6 +175,8 @@ impl Act {
                 let _ = link.map(|link| rustix::net::send(link, RUBBISH, SendFlags::NOSIGNAL));
             }
             Self::Emfile => exhaust().expect("the limit of descriptors can be lowered"),
+            Self::Panic => panic!("as told"),
+            Self::Segfault => drop(raise(Signal::SIGSEGV)),
             Self::Version(version) => {
                 if let Some(snapshot) = snapshot {
                     snapshot.version = version;

@@ -15,6 +15,8 @@
 //! | `delay:MS` | this thread does nothing for so long |
 //! | `drop-link` | the migration link is shut down, for both sides |
 //! | `garbage` | rubbish is written on the migration link, ahead of the next word |
+//! | `panic` | this thread panics |
+//! | `segfault` | SIGSEGV to this process |
 //! | `emfile` | this process may open no more descriptors than it has |
 //! | `version:N` | `source.frozen` only: the connection's state says that it has version N |
 //!
@@ -65,6 +67,15 @@ points! {
     LeaseSent = "front.lease-sent",
     /// The front has received `Drained`, and not acted on it.
     DrainedReceived = "front.drained-received",
+
+    /// The front has recalled its links, and is about to become another image.
+    ReexecFrozen = "front.reexec-frozen",
+    /// A new image of the front has begun, and has not read the state.
+    ResumeBegun = "image.begun",
+    /// A new image of the front has read the state.
+    StateRead = "image.state-read",
+    /// A new image of the front has everything in its place, and has told nobody.
+    ResumeReady = "image.ready",
 
     /// A worker has received `Hello`.
     HelloReceived = "worker.hello-received",

@@ -23,9 +23,20 @@ pub struct Status {
     pub respawn: Option<Respawn>,
     pub stopping: bool,
     pub takeovers: Counts,
+    #[serde(default)]
+    pub reexecs: Reexecs,
     pub crashes: u64,
     #[serde(default)]
     pub turned_away: u64,
+}
+
+/// How often the front became another image, and how often it could not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Reexecs {
+    /// It became another.
+    pub done: u64,
+    /// It could not.
+    pub failed: u64,
 }
 
 /// The front itself.

@@ -4,20 +4,22 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use tracing::error;
 use tracing::level_filters::LevelFilter;
 
-#[derive(Debug, Args)]
-pub(super) struct Log {
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
+pub(crate) struct Log {
     /// How the front writes its log, on stderr
     #[arg(long, value_name = "FORMAT", env = "HOLDFAST_LOG_FORMAT", default_value = "pretty")]
     log_format: LogFormat,
     /// How much the front writes in its log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "HOLDFAST_LOG_LEVEL", default_value = "info")]
+    #[serde(with = "level")]
     log_level: LevelFilter,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ValueEnum)]
 enum LogFormat {
     /// For people.
     Pretty,
@@ -27,7 +29,7 @@ enum LogFormat {
 
 impl Log {
     /// Begins to write it.
-    pub(super) fn start(&self) {
+    pub(crate) fn start(&self) {
         let log = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .with_max_level(self.log_level)
@@ -46,12 +48,27 @@ impl Log {
     }
 
     /// The words that say the same on a command line.
-    pub(super) fn words(&self) -> Vec<OsString> {
+    pub(crate) fn words(&self) -> Vec<OsString> {
         let format = match self.log_format {
             LogFormat::Pretty => "pretty",
             LogFormat::Json => "json",
         };
         let level = self.log_level.to_string();
         ["--log-format".into(), format.into(), "--log-level".into(), level.into()].into()
+    }
+}
+
+/// A level is a word.
+mod level {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use tracing::level_filters::LevelFilter;
+
+    pub(super) fn serialize<S: Serializer>(level: &LevelFilter, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(level)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<LevelFilter, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
