@@ -23,6 +23,7 @@ mod tunnel;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,6 +31,9 @@ use std::time::Duration;
 use handoff::limits::DescriptorLimits;
 use handoff::{Acceptor, Address, Connections, Peer, Report, Stream, Worker};
 use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -242,13 +246,12 @@ async fn accept(acceptor: &mut Option<Acceptor>) -> (Stream, Peer) {
 impl Relay {
     async fn connection(&self, client: Stream, peer: Peer, (_open, owed): (Open, Owed)) {
         let preamble = self.preamble(&client, peer);
-        let connected = tokio::time::timeout(self.connect_timeout, self.connect()).await;
-        let program = match connected {
-            Ok(Ok(program)) => program,
-            Ok(Err(error)) => return warn!(%error, "could not connect a client to the program"),
-            Err(_) => {
+        let program = match self.connect().await {
+            Ok(Some(program)) => program,
+            Ok(None) => {
                 return warn!("a client was not connected to the program in time, and is let go");
             }
+            Err(error) => return warn!(%error, "could not connect a client to the program"),
         };
         let workshop = Arc::clone(&self.workshop);
         let ending =
@@ -258,12 +261,44 @@ impl Relay {
         }
     }
 
+    /// A connection to the program, or nothing when it took too long.
+    async fn connect(&self) -> io::Result<Option<Stream>> {
+        // A program that listens is connected to before connect(2) returns, and nothing is waited for: a timer for
+        // each client would cost a write to wake the runtime.
+        if let Some(stream) = self.connect_at_once() {
+            return Ok(Some(stream));
+        }
+        tokio::time::timeout(self.connect_timeout, self.connect_in_time()).await.ok().transpose()
+    }
+
     /// A program whose queue is full, or that is about to listen again, refuses for a moment.
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect_in_time(&self) -> io::Result<Stream> {
         loop {
             match self.connect_once().await {
                 Err(error) if is_passing(&error) => tokio::time::sleep(CONNECT_PAUSE).await,
                 outcome => return outcome,
+            }
+        }
+    }
+
+    /// A connection that takes no waiting.
+    fn connect_at_once(&self) -> Option<Stream> {
+        match &self.program {
+            Address::Tcp(address) => {
+                let socket = unconnected(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+                match connect(&socket, address) {
+                    // The other half of the handshake may be done by now, which asking again tells.
+                    Err(Errno::INPROGRESS) => connect(&socket, address).ok()?,
+                    outcome => outcome.ok()?,
+                }
+                let stream = TcpStream::from_std(socket.into()).ok()?;
+                stream.set_nodelay(true).ok()?;
+                Some(stream.into())
+            }
+            Address::Unix(path) => {
+                let socket = unconnected(AddressFamily::UNIX)?;
+                connect(&socket, &SocketAddrUnix::new(path).ok()?).ok()?;
+                Some(UnixStream::from_std(socket.into()).ok()?.into())
             }
         }
     }
@@ -290,6 +325,11 @@ impl Relay {
         };
         header(version, ends)
     }
+}
+
+fn unconnected(family: AddressFamily) -> Option<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socket_with(family, SocketType::STREAM, flags, None).ok()
 }
 
 /// Whether trying again may help: its queue may have room again, and this process descriptors.

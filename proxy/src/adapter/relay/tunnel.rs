@@ -95,6 +95,21 @@ struct Direction {
     moved: u64,
 }
 
+/// How a side's end is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Close {
+    /// The other way goes on.
+    Half,
+    /// Nothing does: both sockets are about to be closed, which says it as well.
+    Whole,
+}
+
+impl Close {
+    const fn after(other_way: &Direction) -> Self {
+        if other_way.ended { Self::Whole } else { Self::Half }
+    }
+}
+
 impl Tunnel {
     /// Relays between the two, `preamble` to the program first.
     pub(super) fn new(
@@ -118,8 +133,10 @@ impl Tunnel {
         let workshop = Arc::clone(&self.workshop);
         let mut workshop = workshop.lock().unwrap_or_else(PoisonError::into_inner);
         let (client, program) = (&mut self.client, &mut self.program);
-        let up = self.up.poll_move(context, client, program, &mut workshop)?;
-        let down = self.down.poll_move(context, program, client, &mut workshop)?;
+        let close = Close::after(&self.down);
+        let up = self.up.poll_move(context, client, program, &mut workshop, close)?;
+        let close = Close::after(&self.up);
+        let down = self.down.poll_move(context, program, client, &mut workshop, close)?;
         if down.is_ready() {
             self.owed = None;
         }
@@ -182,6 +199,7 @@ impl Direction {
         from: &mut Stream,
         to: &mut Stream,
         workshop: &mut Workshop,
+        close: Close,
     ) -> Poll<io::Result<()>> {
         if self.ended {
             return Poll::Ready(Ok(()));
@@ -198,7 +216,9 @@ impl Direction {
                 if let Some(pipe) = self.pipe.take() {
                     workshop.pipes.take_back(pipe);
                 }
-                shutdown(&*to, Shutdown::Write)?;
+                if close == Close::Half {
+                    shutdown(&*to, Shutdown::Write)?;
+                }
                 return Poll::Ready(Ok(()));
             }
         }
