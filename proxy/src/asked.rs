@@ -16,17 +16,28 @@ use crate::event::{TakeoverDenied, TakeoverNumber};
 use crate::front::{Front, Timer};
 use crate::generation::State;
 use crate::program::ProgramChange;
+use crate::workers::Wish;
 
 /// How old a worker is at least when it is replaced by its own wish: one that wishes so at each start must
 /// not keep the front starting workers.
 const LEAST_AGE: Duration = Duration::from_secs(5);
+
+/// The longest pause before the wish of a worker whose replacement failed is heeded again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How long after a takeover was rolled back its worker's wish is heeded again.
+fn pause_after(asked: u32) -> Duration {
+    LEAST_AGE.saturating_mul(1 << asked.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
+}
 
 impl Front {
     /// A worker wants to be replaced by a fresh one.
     pub(crate) fn on_wanted(&mut self, id: GenerationId, reason: String) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let old_enough_at = worker.started_at + LEAST_AGE;
-        worker.wanted = Some(reason.chars().take(500).collect());
+        let reason = reason.chars().take(500).collect();
+        let asked = worker.wish.as_ref().map_or(0, |wish| wish.asked);
+        worker.wish = Some(Wish { reason, asked });
         if old_enough_at <= Instant::now() {
             self.replace_as_wanted(id);
         } else {
@@ -36,13 +47,16 @@ impl Front {
 
     /// Replaces a worker that wanted it, if it is the one that serves.
     pub(crate) fn replace_as_wanted(&mut self, id: GenerationId) {
-        let Some(reason) = self.workers.get_mut(id).and_then(|worker| worker.wanted.take()) else {
+        let serves = self.generations.serving() == Some(id);
+        let Some(wish) = self.workers.get_mut(id).and_then(|worker| worker.wish.as_mut()) else {
             return;
         };
-        if self.generations.serving() != Some(id) {
-            debug!(generation = %id, reason, "wants to be replaced, and does not serve");
+        if !serves {
+            debug!(generation = %id, reason = wish.reason, "wants to be replaced, and does not serve");
             return;
         }
+        wish.asked = wish.asked.saturating_add(1);
+        let reason = wish.reason.clone();
         match self.generations.request_takeover(None) {
             Ok((takeover, actions)) => {
                 info!(takeover = takeover.0, generation = %id, reason, "takeover requested by the worker");
@@ -50,6 +64,18 @@ impl Front {
             }
             Err(denied) => warn!(generation = %id, reason, %denied, "takeover denied"),
         }
+    }
+
+    /// A takeover was rolled back: a worker that wanted one and serves on still wants it, but not at once, for the
+    /// next successor may fail as this one did.
+    pub(crate) fn want_again(&mut self) {
+        let Some(id) = self.generations.serving() else { return };
+        let Some(wish) = self.workers.get(id).and_then(|worker| worker.wish.as_ref()) else {
+            return;
+        };
+        let pause = pause_after(wish.asked);
+        info!(generation = %id, reason = wish.reason, ?pause, "still wants to be replaced");
+        self.timers.insert(Timer::Wanted(id), Instant::now() + pause);
     }
 
     pub(crate) fn on_asked(&mut self, asked: Asked) {
@@ -131,5 +157,17 @@ impl Front {
                 (id, report)
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_heeded_again_after_a_pause_that_doubles_to_five_minutes() {
+        let seconds: Vec<_> = (0..=8).map(|asked| pause_after(asked).as_secs()).collect();
+        assert_eq!(seconds, [5, 5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);
     }
 }

@@ -443,6 +443,7 @@ impl Front {
                     self.story.nothing_drains();
                 }
             }
+            Note::RolledBack { .. } => self.want_again(),
             Note::Serving(id) if !self.greeted => {
                 self.greeted = true;
                 self.greet(*id);

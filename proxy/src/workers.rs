@@ -47,8 +47,16 @@ pub(crate) struct Worker {
     pub(crate) greeting: Vec<String>,
     /// Whether it asked to be told of adopted processes.
     pub(crate) hears_of_orphans: bool,
-    /// Why it wants to be replaced, if it does.
-    pub(crate) wanted: Option<String>,
+    /// Its wish to be replaced, if it has one.
+    pub(crate) wish: Option<Wish>,
+}
+
+/// A worker's wish to be replaced.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) reason: String,
+    /// How many takeovers were asked for because of it.
+    pub(crate) asked: u32,
 }
 
 impl Worker {
@@ -107,7 +115,7 @@ impl Workers {
             drained: None,
             greeting: Vec::new(),
             hears_of_orphans: false,
-            wanted: None,
+            wish: None,
         };
         self.living.insert(id, worker);
         Ok(())

@@ -1,11 +1,13 @@
 //! A takeover that goes well.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Duration;
 
 use handoff::Address;
 use holdfast_tests::rig::http::{HttpConnection, Request, ask};
 use holdfast_tests::rig::{
-    Front, Gate, Signal, State, Traffic, eventually, listening_inodes, soon,
+    Front, Gate, Program, Signal, State, Traffic, eventually, listening_inodes, soon,
 };
 
 use crate::{fixture, generation, good, held_request, quick};
@@ -50,6 +52,28 @@ async fn a_serving_worker_that_wants_it_is_replaced_once_it_is_five_seconds_old(
     assert!(begun_at.elapsed() >= Duration::from_secs(4), "a worker that asks at its start spins");
     assert!(front.log().lines_with("its port changed") > 0);
     assert_eq!(front.status().await.takeovers.committed, 1);
+}
+
+#[tokio::test]
+async fn a_worker_whose_wish_to_be_replaced_was_rolled_back_is_replaced_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    let turn_to = |target: &Path| {
+        let next = directory.path().join("next");
+        symlink(target, &next).unwrap();
+        std::fs::rename(next, &program).unwrap();
+    };
+    let fixture = Path::new(env!("CARGO_BIN_EXE_fixture-worker"));
+    turn_to(fixture);
+    let worker = Program::new(&program).arg("wants-takeover:its port changed");
+    let front = Front::with(|s| quick(s.worker(worker))).await;
+    turn_to(Path::new("/bin/false"));
+    let status = front.until("its successor has failed", |s| s.takeovers.rolled_back == 1).await;
+    assert_eq!(status.serving().map(|g| g.generation), Some(generation(1)));
+    turn_to(fixture);
+    let status = front.until("it is replaced", |s| s.takeovers.committed == 1).await;
+    assert_eq!((status.takeovers.rolled_back, status.crashes), (1, 0), "{status:?}");
+    assert_eq!(front.log().lines_with("still wants to be replaced"), 1);
 }
 
 #[tokio::test]

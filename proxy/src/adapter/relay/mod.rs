@@ -31,9 +31,7 @@ use std::time::Duration;
 use handoff::limits::DescriptorLimits;
 use handoff::{Acceptor, Address, Connections, Peer, Report, Stream, Worker};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -285,7 +283,11 @@ impl Relay {
     fn connect_at_once(&self) -> Option<Stream> {
         match &self.program {
             Address::Tcp(address) => {
-                let socket = unconnected(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+                let socket = unconnected(if address.is_ipv4() {
+                    AddressFamily::INET
+                } else {
+                    AddressFamily::INET6
+                })?;
                 match connect(&socket, address) {
                     // The other half of the handshake may be done by now, which asking again tells.
                     Err(Errno::INPROGRESS) => connect(&socket, address).ok()?,
