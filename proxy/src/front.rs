@@ -39,6 +39,7 @@ use crate::reexec::check::{CheckFailed, Checked};
 use crate::signals::Signals;
 use crate::spawn;
 use crate::story::{Farewell, Story};
+use crate::systemd::Manager;
 use crate::turning_away::TurningAway;
 use crate::workers::Workers;
 
@@ -79,6 +80,8 @@ pub(crate) enum Timer {
     LastWords(GenerationId),
     /// A worker that wants to be replaced has served long enough.
     Wanted(GenerationId),
+    /// The service manager is to hear something.
+    Manager,
 }
 
 /// The front.
@@ -92,6 +95,7 @@ pub(crate) struct Front {
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) story: Story,
     pub(crate) started_at: Instant,
+    pub(crate) manager: Manager,
     pub(crate) words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
     pub(crate) turning_away: Option<TurningAway>,
     pub(crate) greeted: bool,
@@ -137,6 +141,7 @@ impl Front {
             timers: BTreeMap::new(),
             story: Story::new(),
             started_at: Instant::now(),
+            manager: Manager::from_environment(),
             words: mpsc::channel(WORD_QUEUE),
             turning_away: None,
             greeted: false,
@@ -175,7 +180,7 @@ impl Front {
                 _ = signals.takeover.recv() => self.on_takeover_signal("SIGUSR1"),
                 _ = signals.reexec.recv() => self.begin_reexec(None, None),
                 _ = signals.hangup.recv() => match self.settings.hangup {
-                    Hangup::Takeover => self.on_takeover_signal("SIGHUP"),
+                    Hangup::Takeover => self.on_reload(),
                     Hangup::Stop => self.stop(),
                 },
                 _ = signals.terminate.recv() => self.stop(),
@@ -244,6 +249,7 @@ impl Front {
                 Action::Leave => self.leaving = true,
             }
         }
+        self.tell_manager();
     }
 
     fn spawn(&mut self, id: GenerationId, program: ProgramId) -> Result<(), Failure> {
@@ -392,11 +398,15 @@ impl Front {
                     self.bury(id);
                 }
                 Timer::Wanted(id) => self.replace_as_wanted(id),
+                Timer::Manager => {
+                    self.manager.on_time();
+                    self.tell_manager();
+                }
             }
         }
     }
 
-    fn on_takeover_signal(&mut self, name: &'static str) {
+    pub(crate) fn on_takeover_signal(&mut self, name: &'static str) {
         match self.generations.request_takeover(None) {
             Ok((takeover, actions)) => {
                 info!(takeover = takeover.0, signal = name, "takeover requested");

@@ -1,6 +1,7 @@
-//! The listening sockets: opened once at the start of the front, closed when it stops.
+//! The listening sockets: opened once at the start of the front, or inherited, and closed when it stops.
 //!
 //! **Invariants**
+//! - What the front was given is not opened again: whoever waits in its queue is served.
 //! - An address on which anybody else listens is refused before anything is opened beside it.
 //! - All sockets fit into one message, so a worker gets every one of them or none.
 
@@ -12,6 +13,8 @@ use std::path::Path;
 use handoff::fd_passing::MAX_DESCRIPTORS;
 use handoff::socket::{Address, ListeningSocket, OpenFailed, SocketFile};
 use tracing::{info, warn};
+
+use crate::systemd::inherited::{Inherited, Names};
 
 /// The port of OpenClaw's gateway.
 const DEFAULT_PORT: u16 = 18789;
@@ -44,22 +47,40 @@ fn by(holder: Option<&String>) -> String {
     holder.map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
+/// Where to listen, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// None means what was inherited, or the default ones.
+    pub(crate) addresses: &'a [Address],
+    pub(crate) shards: u32,
+    pub(crate) unix_mode: u32,
+    pub(crate) files: Files,
+}
+
+/// What becomes of the file of a Unix socket when the front stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// It is removed.
+    Removed,
+    /// It stays: the service manager keeps the socket for the next front, which clients find by this file.
+    Kept,
+}
+
 impl Listeners {
-    /// Opens every address, or the default ones when none is named.
+    /// Adopts what was inherited and wanted, and opens what is wanted besides.
     pub(crate) fn open(
-        addresses: &[Address],
-        shards: u32,
-        unix_mode: u32,
+        wanted: Wanted<'_>,
+        inherited: &mut Inherited,
+        names: &mut Names,
     ) -> Result<Self, ListenFailed> {
-        let wanted = addresses.len().max(1) * shards as usize;
-        if wanted > MAX_DESCRIPTORS {
-            return Err(ListenFailed::TooMany { wanted });
-        }
+        let given = inherited.addresses();
+        let addresses = if wanted.addresses.is_empty() { &given[..] } else { wanted.addresses };
         let mut listeners = Self { sockets: Vec::new(), files: Vec::new() };
         if addresses.is_empty() {
-            listeners.add(&default(Ipv4Addr::LOCALHOST.into()), shards, unix_mode)?;
+            listeners.enough_room(2 * wanted.shards as usize)?;
+            listeners.add(&default(Ipv4Addr::LOCALHOST.into()), wanted)?;
             let second = default(Ipv6Addr::LOCALHOST.into());
-            match listeners.add(&second, shards, unix_mode) {
+            match listeners.add(&second, wanted) {
                 Err(ListenFailed::Open { source: OpenFailed::Unavailable { .. } }) => {
                     warn!(address = %second, "this machine has no IPv6; listening on IPv4 only");
                 }
@@ -75,23 +96,48 @@ impl Listeners {
             }
         }
         for address in addresses {
-            listeners.add(address, shards, unix_mode)?;
+            let group = inherited.adopt(address, names);
+            if group.is_empty() {
+                listeners.enough_room(wanted.shards as usize)?;
+                listeners.add(address, wanted)?;
+            } else {
+                listeners.enough_room(group.len())?;
+                info!(%address, shards = group.len(), name = names.of(address), "listening, as inherited");
+                listeners.sockets.extend(group);
+            }
         }
         Ok(listeners)
     }
 
-    /// Takes over sockets that are open already, and the files of those that have one.
-    pub(crate) fn adopt(sockets: Vec<ListeningSocket>) -> Result<Self, ListenFailed> {
+    /// Takes over sockets that are open already, and the files of those that `owns` them.
+    pub(crate) fn adopt(
+        sockets: Vec<ListeningSocket>,
+        owns: impl Fn(&Address) -> bool,
+    ) -> Result<Self, ListenFailed> {
         let mut files = Vec::new();
         for socket in &sockets {
-            if let Address::Unix(path) = &socket.address {
+            if let Address::Unix(path) = &socket.address
+                && owns(&socket.address)
+            {
                 files.push(own_file(path)?);
             }
         }
         Ok(Self { sockets, files })
     }
 
-    fn add(&mut self, address: &Address, shards: u32, unix_mode: u32) -> Result<(), ListenFailed> {
+    /// Whether the file of this socket goes with the front.
+    pub(crate) fn owns_file(&self, socket: &ListeningSocket) -> bool {
+        matches!(&socket.address, Address::Unix(path) if self.files.iter().any(|f| f.is_at(path)))
+    }
+
+    /// Whether so many more fit into a message.
+    fn enough_room(&self, more: usize) -> Result<(), ListenFailed> {
+        let wanted = self.sockets.len() + more;
+        if wanted > MAX_DESCRIPTORS { Err(ListenFailed::TooMany { wanted }) } else { Ok(()) }
+    }
+
+    fn add(&mut self, address: &Address, wanted: Wanted<'_>) -> Result<(), ListenFailed> {
+        let Wanted { shards, unix_mode, files, .. } = wanted;
         let group =
             ListeningSocket::open(address, shards, unix_mode).map_err(|source| match source {
                 OpenFailed::InUse { address } => {
@@ -99,7 +145,7 @@ impl Listeners {
                 }
                 source => ListenFailed::Open { source },
             })?;
-        if let Address::Unix(path) = address {
+        if let (Address::Unix(path), Files::Removed) = (address, files) {
             self.files.push(own_file(path)?);
         }
         if let Some(first) = group.first() {
@@ -182,11 +228,16 @@ fn unix_inodes(path: &str) -> Vec<u64> {
 mod tests {
     use super::*;
 
+    fn open(addresses: &[Address], shards: u32) -> Result<Listeners, ListenFailed> {
+        let wanted = Wanted { addresses, shards, unix_mode: 0o600, files: Files::Removed };
+        Listeners::open(wanted, &mut Inherited::default(), &mut Names::default())
+    }
+
     #[test]
     fn the_holder_of_a_port_is_named() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(taken.local_addr().unwrap());
-        let refused = Listeners::open(&[address], 1, 0o600).unwrap_err();
+        let refused = open(&[address], 1).unwrap_err();
         let expected = format!("(pid {})", std::process::id());
         assert!(refused.to_string().contains(&expected), "{refused}");
     }
@@ -194,14 +245,14 @@ mod tests {
     #[test]
     fn an_address_given_twice_is_refused() {
         let address: Address = "127.0.0.1:1".parse().unwrap();
-        let refused = Listeners::open(&[address.clone(), address], 1, 0o600).unwrap_err();
+        let refused = open(&[address.clone(), address], 1).unwrap_err();
         assert!(matches!(refused, ListenFailed::Twice { .. }));
     }
 
     #[test]
     fn more_sockets_than_one_message_carries_are_refused() {
         let address: Address = "127.0.0.1:0".parse().unwrap();
-        let refused = Listeners::open(&[address], 254, 0o600).unwrap_err();
+        let refused = open(&[address], 254).unwrap_err();
         assert!(matches!(refused, ListenFailed::TooMany { wanted: 254 }));
     }
 }

@@ -29,7 +29,9 @@ mod spawn;
 mod status;
 mod steps;
 mod story;
+mod systemd;
 mod takeover;
+mod told;
 mod turning_away;
 mod workers;
 

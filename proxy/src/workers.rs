@@ -48,11 +48,12 @@ pub(crate) struct Worker {
     /// Whether it asked to be told of adopted processes.
     pub(crate) hears_of_orphans: bool,
     /// Its wish to be replaced, if it has one.
+    #[serde(default)]
     pub(crate) wish: Option<Wish>,
 }
 
 /// A worker's wish to be replaced.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Wish {
     pub(crate) reason: String,
     /// How many takeovers were asked for because of it.
@@ -72,7 +73,7 @@ impl Worker {
             drained: self.drained,
             greeting: self.greeting.clone(),
             hears_of_orphans: self.hears_of_orphans,
-            wanted: self.wanted.clone(),
+            wish: self.wish.clone(),
         }
     }
 }

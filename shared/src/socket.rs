@@ -285,6 +285,12 @@ impl SocketFile {
         Ok(Self { path, file })
     }
 
+    /// Whether it is the file at this path.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.path == path
+    }
+
     fn is_still_ours(&self) -> io::Result<bool> {
         let ours = rustix::fs::fstat(&self.file)?;
         let there = rustix::fs::lstat(&self.path)?;

@@ -166,6 +166,13 @@ impl Flags {
         &self.fd_name
     }
 
+    /// Calls the sockets as they were called when the front inherited them, unless they were given names here.
+    pub(crate) fn name_sockets(&mut self, names: Vec<String>) {
+        if self.fd_name.is_empty() {
+            self.fd_name = names;
+        }
+    }
+
     pub(crate) fn port_env(&self) -> &str {
         self.port_env.as_deref().unwrap_or("PORT")
     }

@@ -139,7 +139,7 @@ impl Failed {
 
 /// Reads the command line, does what it says, and tells how that went.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // The printer itself failing means there is nobody to tell.
@@ -154,15 +154,23 @@ pub(crate) fn run() -> ExitCode {
         // A runtime would take the numbers of the descriptors that the program is to have.
         return stage.perform();
     }
+    if let Command::Run(run) = &mut cli.command
+        && let Err(failed) = run.inherit()
+    {
+        return end(&failed);
+    }
     let outcome = match crate::runtime::build() {
         Ok(runtime) => runtime.block_on(cli.command.perform(&cli.control)),
         Err(source) => Err(Failed::Runtime { doing: "could not start", source }),
     };
-    outcome.unwrap_or_else(|failed| {
-        // The exit code tells it too.
-        let _ = writeln!(std::io::stderr(), "holdfast: {}", chain(&failed));
-        ExitCode::from(failed.exit_code())
-    })
+    outcome.unwrap_or_else(|failed| end(&failed))
+}
+
+/// Says why nothing came of it.
+fn end(failed: &Failed) -> ExitCode {
+    // The exit code tells it too.
+    let _ = writeln!(std::io::stderr(), "holdfast: {}", chain(failed));
+    ExitCode::from(failed.exit_code())
 }
 
 impl Command {

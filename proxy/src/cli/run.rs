@@ -17,9 +17,11 @@ use crate::adapter::relay;
 use crate::control::server::ControlLock;
 use crate::event::{Rules, TakeoverOrder};
 use crate::front::{Front, Hangup, Settings};
-use crate::listener::Listeners;
+use crate::listener::{Files, Listeners, Wanted};
 use crate::log::Log;
 use crate::program::Program;
+use crate::systemd;
+use crate::systemd::inherited::{Inherited, Names};
 
 /// Hold the port, and serve it with a worker.
 ///
@@ -97,6 +99,8 @@ pub(super) struct Run {
     adapter: Option<Kind>,
     #[command(flatten)]
     flags: Flags,
+    #[arg(skip)]
+    inherited: Inherited,
     /// The worker's program and its arguments [default: the bundled holdfast-worker]
     #[arg(last = true, value_name = "PROGRAM ARGS")]
     program: Vec<OsString>,
@@ -111,25 +115,33 @@ fn mode(word: &str) -> Result<u32, String> {
 }
 
 impl Run {
-    pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
+    /// Takes the listening sockets that the caller gave, before the runtime has descriptors of its own.
+    pub(super) fn inherit(&mut self) -> Result<(), Failed> {
+        self.inherited = Inherited::take().map_err(configuration)?;
+        Ok(())
+    }
+
+    pub(super) async fn perform(mut self, control: &Control) -> Result<ExitCode, Failed> {
         self.check_flags()?;
         self.log.start();
         // What the caller left open is not for workers.
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
+        self.check_addresses(&self.listen)?;
         let program = self.program()?;
-        let settings = self.settings();
-        self.check_addresses()?;
         let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
-        let listeners =
-            Listeners::open(&self.listen, self.shards, self.unix_mode).map_err(configuration)?;
+        let mut names = Names::default();
+        let listeners = self.listen(&mut names)?;
+        let settings = self.settings();
         let control = lock.open().map_err(configuration)?;
         let own =
             |source| Failed::Runtime { doing: "could not keep hold of what is its own", source };
         let hold = control.hold().map_err(own)?;
         let binary = std::env::current_exe().map_err(own)?;
         info!(version = crate::VERSION, pid = std::process::id(), "front");
-        Front::new(settings, program, listeners, hold, binary)
+        let front = Front::new(settings, program, listeners, hold, binary);
+        front.settle_with_manager(self.inherited, &names);
+        front
             .run(control, Front::start)
             .await
             .map(|()| ExitCode::SUCCESS)
@@ -140,7 +152,7 @@ impl Run {
     pub(super) fn check(&self, control: &Control) -> Result<(), Failed> {
         self.check_flags()?;
         let program = self.program()?;
-        self.check_addresses()?;
+        self.check_addresses(&self.listen)?;
         control.path()?;
         program.resolve().map_err(configuration)?;
         Ok(())
@@ -150,9 +162,25 @@ impl Run {
         adapter::check(self.kind(), &self.flags)
     }
 
-    fn check_addresses(&self) -> Result<(), Failed> {
+    /// Opens the listening sockets, but for those that were inherited.
+    fn listen(&mut self, names: &mut Names) -> Result<Listeners, Failed> {
+        let files = if systemd::is_there() { Files::Kept } else { Files::Removed };
+        let Self { shards, unix_mode, .. } = *self;
+        let wanted = Wanted { addresses: &self.listen, shards, unix_mode, files };
+        let listeners =
+            Listeners::open(wanted, &mut self.inherited, names).map_err(configuration)?;
+        let addresses: Vec<Address> = listeners.addresses().into_iter().cloned().collect();
+        self.check_addresses(&addresses)?;
+        if self.kind() == Some(Kind::Activate) && !names.is_empty() {
+            let all = listeners.sockets.iter().map(|socket| names.of(&socket.address)).collect();
+            self.flags.name_sockets(all);
+        }
+        Ok(listeners)
+    }
+
+    fn check_addresses(&self, addresses: &[Address]) -> Result<(), Failed> {
         match self.kind() {
-            Some(Kind::Relay) => relay::check(&self.flags, &self.listen).map_err(configuration),
+            Some(Kind::Relay) => relay::check(&self.flags, addresses).map_err(configuration),
             Some(Kind::Activate | Kind::Node) | None => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! What is carried from image to image: the front as a state, and a state as the front.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -85,7 +85,7 @@ impl Front {
             listeners: self
                 .listeners
                 .as_deref()
-                .map(|listeners| listeners.sockets.iter().map(ListenerState::of).collect()),
+                .map(|all| all.sockets.iter().map(|s| ListenerState::of(s, all)).collect()),
             timers: self
                 .timers
                 .iter()
@@ -125,8 +125,9 @@ impl LinkState {
 }
 
 impl ListenerState {
-    fn of(socket: &ListeningSocket) -> Self {
+    fn of(socket: &ListeningSocket, all: &Listeners) -> Self {
         Self {
+            owns_file: all.owns_file(socket),
             address: socket.address.to_string(),
             shard: socket.shard,
             descriptor: number(socket),
@@ -185,12 +186,16 @@ impl Image {
         let listeners = match state.listeners {
             None => None,
             Some(sockets) => {
-                let sockets = sockets
-                    .into_iter()
-                    .map(|socket| socket.taken(descriptors))
-                    .collect::<Result<_, _>>()?;
-                let listeners =
-                    Listeners::adopt(sockets).map_err(|source| NotResumed::Listeners { source })?;
+                let (mut taken, mut owned) = (Vec::new(), BTreeSet::new());
+                for socket in sockets {
+                    if socket.owns_file {
+                        owned.insert(socket.address.clone());
+                    }
+                    taken.push(socket.taken(descriptors)?);
+                }
+                let owns = |address: &Address| owned.contains(&address.to_string());
+                let listeners = Listeners::adopt(taken, owns)
+                    .map_err(|source| NotResumed::Listeners { source })?;
                 Some(Arc::new(listeners))
             }
         };

@@ -92,6 +92,9 @@ pub(crate) struct ListenerState {
     pub(crate) address: String,
     pub(crate) shard: u32,
     pub(crate) descriptor: RawFd,
+    /// Whether its file goes with the front.
+    #[serde(default)]
+    pub(crate) owns_file: bool,
 }
 
 /// The control socket and the lock beside it.
