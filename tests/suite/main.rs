@@ -21,6 +21,7 @@ mod rollback;
 mod signals;
 mod stop_first;
 mod stopping;
+mod systemd;
 mod takeover;
 mod usage;
 

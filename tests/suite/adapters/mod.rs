@@ -22,7 +22,7 @@ fn server<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Program {
 }
 
 /// A front that runs the server under `activate`.
-fn activated<W: AsRef<str>>(setup: Setup, words: impl IntoIterator<Item = W>) -> Setup {
+pub(crate) fn activated<W: AsRef<str>>(setup: Setup, words: impl IntoIterator<Item = W>) -> Setup {
     quick(setup).flag("--adapter", "activate").worker(server(words))
 }
 
@@ -47,7 +47,7 @@ async fn get(front: &Front, path: &str) -> Response {
 }
 
 /// What the program was given, the lines of one kind.
-async fn given(front: &Front, kind: &str) -> Vec<String> {
+pub(crate) async fn given(front: &Front, kind: &str) -> Vec<String> {
     let text = get(front, "/given").await.text();
     text.lines().filter_map(|line| line.strip_prefix(kind)).map(|l| l.trim().to_owned()).collect()
 }
