@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ::handoff::message::{GenerationId, Report};
+use ::handoff::message::{GenerationId, Report, millis};
 use tokio::sync::oneshot;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::control::protocol::TakeoverRequest;
 use crate::control::server::{Asked, StatusInParts, Watch};
-use crate::event::{TakeoverDenied, TakeoverNumber};
+use crate::event::{Granted, Note, PauseEnd, TakeoverDenied, TakeoverNumber};
 use crate::front::{Front, Timer};
 use crate::generation::State;
 use crate::program::ProgramChange;
@@ -28,6 +28,45 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How long after a takeover was rolled back its worker's wish is heeded again.
 fn pause_after(asked: u32) -> Duration {
     LEAST_AGE.saturating_mul(1 << asked.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
+}
+
+/// Where the outcome of what was asked is told.
+type Reply = oneshot::Sender<Result<(), String>>;
+
+/// Callers that wait until nobody accepts any more, or somebody does again.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    for_pause: Vec<Reply>,
+    for_resumption: Vec<Reply>,
+}
+
+impl Waiting {
+    /// Tells those whose wait is over.
+    pub(crate) fn heed(&mut self, note: &Note) {
+        let gone = "the worker is gone; the next one accepts as soon as it is ready";
+        match note {
+            Note::Paused(_) => self.for_pause.drain(..).for_each(|reply| tell(reply, Ok(()))),
+            Note::Resumed(_) => self.for_resumption.drain(..).for_each(|reply| tell(reply, Ok(()))),
+            Note::PauseEnded { why, .. } => {
+                let reason = match why {
+                    PauseEnd::Asked => "the pause was ended by another caller",
+                    PauseEnd::Expired => "the pause was over before it had begun",
+                    PauseEnd::WorkerGone => gone,
+                    PauseEnd::Stopping => "the front is stopping",
+                };
+                self.for_pause.drain(..).for_each(|reply| tell(reply, Err(reason.to_owned())));
+            }
+            Note::Crashed { .. } => {
+                self.for_resumption.drain(..).for_each(|reply| tell(reply, Err(gone.to_owned())));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whoever asked may have left.
+fn tell(reply: Reply, outcome: Result<(), String>) {
+    let _ = reply.send(outcome);
 }
 
 impl Front {
@@ -51,19 +90,24 @@ impl Front {
         let Some(wish) = self.workers.get_mut(id).and_then(|worker| worker.wish.as_mut()) else {
             return;
         };
-        if !serves {
-            debug!(generation = %id, reason = wish.reason, "wants to be replaced, and does not serve");
-            return;
+        if serves {
+            wish.asked = wish.asked.saturating_add(1);
         }
-        wish.asked = wish.asked.saturating_add(1);
         let reason = wish.reason.clone();
-        match self.generations.request_takeover(None) {
-            Ok((takeover, actions)) => {
+        let (granted, actions) = self.generations.grant(id);
+        match granted {
+            Granted::Takeover(takeover) => {
                 info!(takeover = takeover.0, generation = %id, reason, "takeover requested by the worker");
-                self.perform(actions);
             }
-            Err(denied) => warn!(generation = %id, reason, %denied, "takeover denied"),
+            Granted::OnceResumed => {
+                info!(generation = %id, reason, "takeover requested by the worker, for after the pause");
+            }
+            Granted::Standby => info!(generation = %id, reason, "the standby wants to be replaced"),
+            Granted::Nothing => {
+                debug!(generation = %id, reason, "wants to be replaced, and does not serve");
+            }
         }
+        self.perform(actions);
     }
 
     /// A takeover was rolled back: a worker that wanted one and serves on still wants it, but not at once, for the
@@ -106,6 +150,8 @@ impl Front {
                     Err(denied) => Err(denied.to_string()),
                 });
             }
+            Asked::Pause { timeout, reply } => self.begin_pause(timeout, reply),
+            Asked::Resume { reply } => self.end_pause(reply),
             Asked::Stop { now, reply } => {
                 let _ = reply.send(());
                 if now {
@@ -140,6 +186,27 @@ impl Front {
         let (events, draining) =
             followed.ok_or_else(|| format!("there is no takeover {takeover} to follow"))?;
         Ok(Watch { takeover, events, draining })
+    }
+
+    fn begin_pause(&mut self, timeout: Duration, reply: Reply) {
+        match self.generations.pause(timeout) {
+            Ok(actions) => {
+                info!(timeout_ms = millis(timeout), "pause requested");
+                self.waiting.for_pause.push(reply);
+                self.perform(actions);
+            }
+            Err(denied) => tell(reply, Err(denied.to_string())),
+        }
+    }
+
+    fn end_pause(&mut self, reply: Reply) {
+        match self.generations.resume() {
+            Ok(actions) => {
+                self.waiting.for_resumption.push(reply);
+                self.perform(actions);
+            }
+            Err(denied) => tell(reply, Err(denied.to_string())),
+        }
     }
 
     fn ask_everyone(&mut self) -> Vec<(GenerationId, oneshot::Receiver<Report>)> {

@@ -33,6 +33,16 @@ pub(crate) enum TakeoverOrder {
     StopFirst,
 }
 
+/// Whether a ready successor waits beside the one that serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum WithStandby {
+    /// The next generation is started when it is needed.
+    #[default]
+    No,
+    /// One is kept, for the moment in which the one that serves crashes.
+    Yes,
+}
+
 /// What the operator decided: the order and the deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Rules {
@@ -43,6 +53,8 @@ pub(crate) struct Rules {
     pub(crate) soak: Duration,
     /// How long newcomers may wait while nobody accepts (`stop-first`).
     pub(crate) hold_timeout: Duration,
+    #[serde(default)]
+    pub(crate) standby: WithStandby,
 }
 
 /// How long a worker may take to begin or stop accepting once told: it is one `epoll_ctl(2)` away.
@@ -53,8 +65,12 @@ pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(5);
 pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a worker that closed its link may take to exit, which is what usually closes it.
 pub(crate) const LINK_GRACE: Duration = Duration::from_secs(1);
-/// A worker that lives shorter than this counts as having crashed *again*.
+/// A worker that serves, or stands by, for shorter than this counts as having failed *again*.
 pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// So many short lives in a row are a crash loop: the program that served well before is started again.
+pub(crate) const CRASH_LOOP: u32 = 3;
+/// The longest pause an operator may ask for.
+pub(crate) const LONGEST_PAUSE_OF_ACCEPTING: Duration = Duration::from_hours(1);
 /// The pause before the second restart in a row; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between restarts.
@@ -88,7 +104,7 @@ pub(crate) enum Event {
     /// A worker closed its link.
     LinkEnded(GenerationId),
     /// A worker's process is gone and reaped.
-    Exited { generation: GenerationId, exit: Exit, lived: Duration },
+    Exited { generation: GenerationId, exit: Exit },
     /// A deadline that was set has passed.
     Passed(Deadline),
 }
@@ -151,6 +167,12 @@ pub(crate) enum Deadline {
     Soaked,
     /// The pause before the next start is over.
     Respawn,
+    /// The worker has served, or stood by, for [`SHORT_LIFE`].
+    Proven(GenerationId),
+    /// The pause before the next standby's start is over.
+    Standby,
+    /// The operator's pause is over.
+    Resume,
     /// Somebody is to accept again (`stop-first`).
     Held,
     /// Everything is to have ended.
@@ -164,12 +186,15 @@ pub(crate) enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By SIGKILL of the kernel, which had no memory left for it.
+    OutOfMemory,
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::OutOfMemory => f.write_str("was ended by SIGKILL (out of memory)"),
             Self::Signal(number) => match nix::sys::signal::Signal::try_from(number) {
                 Ok(signal) => write!(f, "was ended by {signal}"),
                 Err(_) => write!(f, "was ended by signal {number}"),
@@ -213,6 +238,7 @@ pub(crate) enum During {
     Start,
     Admission,
     Soak,
+    Standby,
     Service,
 }
 
@@ -222,6 +248,7 @@ impl fmt::Display for During {
             Self::Start => "before it was ready",
             Self::Admission => "after it was ready, before it accepted",
             Self::Soak => "while it was watched, before the takeover was committed",
+            Self::Standby => "while it stood by",
             Self::Service => "while it served",
         })
     }
@@ -234,6 +261,58 @@ pub(crate) enum TakeoverDenied {
     Stopping,
     #[error("another takeover is waiting already, with another program; ask again when it is done")]
     AnotherProgramPending,
+    #[error("the front is paused; resume it first (holdfast resume)")]
+    Paused,
+}
+
+/// A pause that is not begun, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PauseDenied {
+    #[error("the front is stopping")]
+    Stopping,
+    #[error("a takeover is running; ask again when it is over")]
+    TakeoverRuns,
+    #[error("a takeover is waiting for a drain; ask again when it is over")]
+    TakeoverWaits,
+    #[error("no worker serves")]
+    NobodyServes,
+    #[error("a pause lasts {LONGEST_PAUSE_OF_ACCEPTING:?} at most, and {asked:?} were asked for")]
+    TooLong { asked: Duration },
+    #[error("{generation} stops accepting only when it drains, so it cannot be paused")]
+    OnlyByDraining { generation: GenerationId },
+}
+
+/// A pause that is not ended, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResumeDenied {
+    #[error("the front is not paused")]
+    NotPaused,
+}
+
+/// What becomes of a worker's wish to be replaced by a fresh one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// By this takeover.
+    Takeover(TakeoverNumber),
+    /// Only a standby is replaced.
+    Standby,
+    /// By a takeover when the pause is over.
+    OnceResumed,
+    /// It does not serve.
+    Nothing,
+}
+
+/// Why a pause is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PauseEnd {
+    /// It was asked for.
+    Asked,
+    /// Its time had passed.
+    Expired,
+    /// The worker that was paused is gone, or going.
+    WorkerGone,
+    /// The front stops.
+    Stopping,
 }
 
 /// A drain that cannot be cut short, and why.
@@ -276,6 +355,26 @@ pub(crate) enum Note {
     Crashed { generation: GenerationId, exit: Exit },
     /// A worker will be started after this long.
     Pausing(Duration),
+    /// A crash loop: the program that served well before is started again.
+    WentBack { from: ProgramId, to: ProgramId },
+    /// A standby is ready, and waits.
+    StandsBy(GenerationId),
+    /// The one that served is gone, and its standby is to serve.
+    StandbyCalled(GenerationId),
+    /// A standby is not what it should be.
+    StandbyFailed { generation: GenerationId, failure: Failure },
+    /// A standby is ended, because a fresh successor comes, or the front stops.
+    StandbyEnded(GenerationId),
+    /// The next standby will be started after this long.
+    StandbyWaits(Duration),
+    /// The operator wants that nobody accepts, for so long.
+    PauseBegan { generation: GenerationId, timeout: Duration },
+    /// Nobody accepts.
+    Paused(GenerationId),
+    /// The operator's pause is over; a worker that lives accepts again soon.
+    PauseEnded { generation: GenerationId, why: PauseEnd },
+    /// It accepts again.
+    Resumed(GenerationId),
     /// Nobody accepts from here on (`stop-first`).
     HoldBegan,
     /// Newcomers have waited for so long; they are turned away from here on.

@@ -1,7 +1,5 @@
 //! What becomes of a generation that is not what it should be, or is no more: a takeover rolls
-//! back, a launch is repeated, a crash is made good.
-
-use std::time::Duration;
+//! back, a launch is repeated, a crash is made good, a standby is replaced.
 
 use handoff::message::GenerationId;
 
@@ -28,7 +26,7 @@ impl Generations {
             // There is no process whose exit would tell.
             self.clear_deadlines(id, actions);
             if self.living.remove(&id).is_some() {
-                self.on_start_failed(id, failure, Duration::ZERO, actions);
+                self.on_start_failed(id, failure, actions);
             }
             return;
         }
@@ -36,6 +34,7 @@ impl Generations {
             Some(state @ (State::Starting | State::Admitting)) => {
                 self.fail(id, state, failure, actions);
             }
+            Some(State::Standby) => self.fail_standby(id, failure, actions),
             Some(State::Serving) if self.successor_during(id).is_some() => {
                 self.roll_back(failure, actions);
             }
@@ -63,6 +62,7 @@ impl Generations {
             State::Starting | State::Admitting => {
                 self.fail(id, state, Failure::LinkEnded { during }, actions);
             }
+            State::Standby => self.fail_standby(id, Failure::LinkEnded { during }, actions),
             State::Serving if self.successor_during(id).is_some() => {
                 self.roll_back(Failure::LinkEnded { during }, actions);
             }
@@ -77,20 +77,15 @@ impl Generations {
         }
     }
 
-    pub(crate) fn on_exited(
-        &mut self,
-        id: GenerationId,
-        exit: Exit,
-        lived: Duration,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(crate) fn on_exited(&mut self, id: GenerationId, exit: Exit, actions: &mut Vec<Action>) {
         // Asked while it is still among the living.
         let successor_during = self.successor_during(id);
         let Some(gone) = self.living.remove(&id) else { return };
         for deadline in deadlines_of(id) {
             actions.push(Action::ClearDeadline(deadline));
         }
-        if self.lease == Some(id) {
+        let served = self.lease == Some(id);
+        if served {
             self.lease = None;
         }
         // What it had offered and neither given nor taken back is the heir's now.
@@ -101,6 +96,11 @@ impl Generations {
             actions.push(Action::Note(Note::Gone { generation: id, exit }));
             return self.advance_leaving(actions);
         }
+        if self.is_standby(id) {
+            let (during, failing) = (during_of(gone.state), gone.failing);
+            return self.lose_standby(id, Failure::Exited { exit, during, failing }, actions);
+        }
+        self.end_pause_of(id, actions);
         if let Some(during) = successor_during
             && gone.state != State::Ending
         {
@@ -113,12 +113,12 @@ impl Generations {
             (Course::Launching(launched), state) if *launched == id => {
                 if state == State::Ending {
                     // Its failure was told when it was killed.
-                    self.relaunch(lived, actions);
+                    self.relaunch(actions);
                 } else {
                     let during = during_of(state);
                     let failing = gone.failing;
                     let failure = Failure::Exited { exit, during, failing };
-                    self.on_start_failed(id, failure, lived, actions);
+                    self.on_start_failed(id, failure, actions);
                 }
             }
             (Course::Takeover(takeover), _) => {
@@ -128,11 +128,11 @@ impl Generations {
                 } else {
                     actions.push(Action::Note(Note::Crashed { generation: id, exit }));
                 }
-                self.on_takeover_exited(takeover, id, lived, actions);
+                self.on_takeover_exited(takeover, id, actions);
             }
-            (Course::Steady, _) if !self.is_served() => {
+            (Course::Steady, _) if served => {
                 actions.push(Action::Note(Note::Crashed { generation: id, exit }));
-                self.relaunch(lived, actions);
+                self.relaunch(actions);
             }
             _ => {
                 actions.push(Action::Note(Note::Gone { generation: id, exit }));
@@ -146,9 +146,11 @@ impl Generations {
         &mut self,
         id: GenerationId,
         failure: Failure,
-        lived: Duration,
         actions: &mut Vec<Action>,
     ) {
+        if self.is_standby(id) {
+            return self.lose_standby(id, failure, actions);
+        }
         match &self.course {
             Course::Takeover(_) if self.successor_during(id).is_some() => {
                 self.roll_back(failure, actions);
@@ -156,11 +158,11 @@ impl Generations {
             Course::Takeover(takeover) => {
                 let takeover = takeover.clone();
                 actions.push(Action::Note(Note::NotServing { generation: id, failure }));
-                self.on_takeover_exited(takeover, id, lived, actions);
+                self.on_takeover_exited(takeover, id, actions);
             }
             Course::Launching(launched) if *launched == id => {
                 actions.push(Action::Note(Note::NotServing { generation: id, failure }));
-                self.relaunch(lived, actions);
+                self.relaunch(actions);
             }
             _ => {}
         }
@@ -180,6 +182,9 @@ impl Generations {
         }
         if self.successor_during(id).is_some() {
             return self.roll_back(failure, actions);
+        }
+        if self.is_standby(id) {
+            return self.fail_standby(id, failure, actions);
         }
         self.kill(id, actions);
         if self.course != Course::Leaving {

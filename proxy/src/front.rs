@@ -13,7 +13,7 @@
 //! - It waits for nobody: an order goes to a queue, an answer is an event, silence is a deadline.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::asked::Waiting;
 use crate::control::server::{ControlHold, ControlSocket};
 use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
 use crate::generation::Generations;
@@ -32,6 +33,7 @@ use crate::handoff::Word;
 use crate::listener::Listeners;
 use crate::log::Log;
 use crate::memory;
+use crate::oom::KillsSeen;
 use crate::program::{Program, Programs};
 use crate::reap;
 use crate::reexec::Reexec;
@@ -98,6 +100,8 @@ pub(crate) struct Front {
     pub(crate) manager: Manager,
     pub(crate) words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
     pub(crate) turning_away: Option<TurningAway>,
+    pub(crate) waiting: Waiting,
+    pub(crate) kills_seen: KillsSeen,
     pub(crate) greeted: bool,
     /// The control socket, for another image of the front.
     pub(crate) control: ControlHold,
@@ -144,6 +148,8 @@ impl Front {
             manager: Manager::from_environment(),
             words: mpsc::channel(WORD_QUEUE),
             turning_away: None,
+            waiting: Waiting::default(),
+            kills_seen: KillsSeen::default(),
             greeted: false,
             control,
             binary,
@@ -259,7 +265,9 @@ impl Front {
         let hello = self.hello(id, &listeners);
         let program = self.programs.get(program);
         let log_file = self.settings.log_file.as_deref();
-        self.workers.start(program, log_file, hello, listeners, self.words.0.clone())
+        self.workers.start(program, log_file, hello, listeners, self.words.0.clone())?;
+        self.kills_seen.since(id);
+        Ok(())
     }
 
     fn hello(&self, generation: GenerationId, listeners: &Listeners) -> Hello {
@@ -310,6 +318,9 @@ impl Front {
             ToFront::Ready(ready) => {
                 worker.greeting = ready.greeting;
                 worker.hears_of_orphans = ready.hears_of_orphans;
+                if ready.stops_only_by_draining {
+                    self.generations.stops_only_by_draining(id);
+                }
                 match self.too_few_descriptors(id, ready.free_descriptors) {
                     Some(failure) => Event::Unfit(id, failure),
                     None => Event::Ready(id),
@@ -335,7 +346,8 @@ impl Front {
 
     /// Whether a successor with so many free descriptors could take over what the incumbent holds.
     fn too_few_descriptors(&self, id: GenerationId, free: u64) -> Option<Failure> {
-        let incumbent = self.generations.serving().filter(|incumbent| *incumbent != id)?;
+        let takes_over = !self.generations.is_standby(id);
+        let incumbent = self.generations.serving().filter(|other| takes_over && *other != id)?;
         let held = self.workers.get(incumbent)?.report.connections.total();
         let needed = held + SPARE_DESCRIPTORS;
         (free < needed).then_some(Failure::TooFewDescriptors { free, needed })
@@ -361,6 +373,7 @@ impl Front {
                 self.workers.tell_of_orphan(pid, exit);
                 continue;
             };
+            let exit = self.kills_seen.of(id, exit);
             self.workers.reaped(id, exit);
             if !self.bury(id) {
                 self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
@@ -374,9 +387,9 @@ impl Front {
 
     /// Tells the policy of a worker's end, once the process is reaped and its last words are heard.
     fn bury(&mut self, id: GenerationId) -> bool {
-        let Some((exit, lived)) = self.workers.end_of(id) else { return false };
+        let Some(exit) = self.workers.end_of(id) else { return false };
         self.timers.remove(&Timer::LastWords(id));
-        self.feed(Event::Exited { generation: id, exit, lived });
+        self.feed(Event::Exited { generation: id, exit });
         self.workers.bury(id);
         memory::give_back();
         true
@@ -437,7 +450,12 @@ impl Front {
             _ => None,
         };
         self.story.tell(note, farewell.as_ref());
+        self.waiting.heed(note);
         match note {
+            Note::WentBack { from, to } => {
+                let (left, to) = (self.programs.get(*from), self.programs.get(*to));
+                self.story.went_back(left, to);
+            }
             Note::Waits { takeover, draining } => {
                 let within = self.remaining(Deadline::Drained(*draining)).unwrap_or_default();
                 self.story.waits(*takeover, *draining, within);
@@ -461,19 +479,6 @@ impl Front {
             }
             _ => {}
         }
-    }
-
-    /// Tells whoever started the front, on stdout, what to type next.
-    fn greet(&self, id: GenerationId) {
-        let Some(listeners) = &self.listeners else { return };
-        let addresses: Vec<String> =
-            listeners.addresses().iter().map(|address| address.to_string()).collect();
-        let addresses = addresses.join(" and ");
-        let mut lines = vec![format!("holdfast {} listens on {addresses}", crate::VERSION)];
-        lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
-        lines.push("replace the worker at any time with: holdfast takeover".to_owned());
-        // A stdout that is closed or full is no reason to let go of the port.
-        let _ = io::stdout().write_all(format!("{}\n", lines.join("\n")).as_bytes());
     }
 
     /// The process, age and program of a living generation, for status.

@@ -9,15 +9,17 @@
 //!                        (Serving ──► Emptying) ──┐   │ committed
 //!                                                 ▼   ▼
 //!                                     Ending ◄── Draining
+//! Starting ──Ready──► Standby ──the one that serves is gone──► Admitting        (`--standby`)
 //! ```
 //!
 //! Events come in, actions go out; `front.rs` performs them. The same machine goes on in
-//! `takeover.rs` (an incumbent and a successor), `hold.rs` (nobody accepts), `failing.rs` (what goes wrong),
-//! `leaving.rs` (the front stops) and `steps.rs` (what each of them is made of).
+//! `takeover.rs` (an incumbent and a successor), `standby.rs` (who waits), `pause.rs` and `hold.rs` (nobody accepts),
+//! `failing.rs` (what goes wrong), `crash_loop.rs` (again and again), `leaving.rs` (the front stops) and `steps.rs`
+//! (what each of them is made of).
 //!
 //! **Invariants** (each explored in `explored.rs` over every reachable state × every event)
 //! - At most one generation holds the writer lease.
-//! - At most two are admitted or draining.
+//! - At most two are admitted or draining; a standby is neither, and is told nothing.
 //! - Nothing is said to the incumbent of a `start-first` takeover before its successor accepts.
 //! - Every wait on a process has its deadline set; a front with nothing to wait for has none.
 //! - Unless the front is stopping, somebody serves, or is on the way to, or a pause is running.
@@ -33,6 +35,7 @@ use crate::event::{
     Order, ProgramId, Rules, TakeoverDenied, TakeoverNumber,
 };
 use crate::hold::Hold;
+use crate::standby::Standby;
 use crate::takeover::{Step, Takeover};
 
 /// What one generation is doing.
@@ -40,6 +43,8 @@ use crate::takeover::{Step, Takeover};
 pub(crate) enum State {
     /// Its process runs and is not ready.
     Starting,
+    /// It is ready, and waits in case the one that serves crashes.
+    Standby,
     /// It was told to accept and has not confirmed.
     Admitting,
     /// It accepts.
@@ -61,6 +66,7 @@ impl State {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Standby => "standby",
             Self::Admitting => "admitting",
             Self::Serving => "serving",
             Self::Stopping => "stopping",
@@ -73,7 +79,7 @@ impl State {
 
     /// Whether it may hold connections: at most two generations do.
     pub(crate) const fn is_admitted_or_draining(self) -> bool {
-        !matches!(self, Self::Starting | Self::Ending)
+        !matches!(self, Self::Starting | Self::Standby | Self::Ending)
     }
 
     /// Whether it may be accepting.
@@ -93,6 +99,18 @@ pub(crate) struct Generation {
     pub(crate) linked: bool,
     /// Who takes its connections over.
     pub(crate) heir: Option<GenerationId>,
+    #[serde(default)]
+    pub(crate) stops: Stops,
+}
+
+/// How a generation comes to accept no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Stops {
+    /// As it is told to, and it may begin again.
+    #[default]
+    AtOnce,
+    /// When it drains, and for good.
+    OnlyByDraining,
 }
 
 /// What the front is about.
@@ -106,6 +124,10 @@ pub(crate) enum Course {
     Pausing,
     /// A takeover is on its way.
     Takeover(Takeover),
+    /// The operator wants that nobody accepts; this generation serves what it has open.
+    Paused(GenerationId),
+    /// It was told to accept again.
+    Resuming(GenerationId),
     /// The front stops.
     Leaving,
 }
@@ -127,7 +149,15 @@ pub(crate) struct Generations {
     /// Starts in a row that ended before they had served for
     /// [`SHORT_LIFE`](crate::event::SHORT_LIFE).
     pub(crate) short_lives: u32,
+    /// The last program that has served for so long.
+    #[serde(default)]
+    pub(crate) proven: Option<ProgramId>,
     pub(crate) hold: Hold,
+    #[serde(default)]
+    pub(crate) standby: Standby,
+    /// Standbys in a row that failed before they had stood by for so long.
+    #[serde(default)]
+    pub(crate) standby_failures: u32,
 }
 
 impl Generations {
@@ -144,7 +174,10 @@ impl Generations {
             epoch: 0,
             takeovers: TakeoverNumber(0),
             short_lives: 0,
+            proven: None,
             hold: Hold::None,
+            standby: Standby::None,
+            standby_failures: 0,
         }
     }
 
@@ -152,7 +185,7 @@ impl Generations {
     pub(crate) fn start(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         self.launch_current(&mut actions);
-        self.mind_hold(&mut actions);
+        self.mind(&mut actions);
         actions
     }
 
@@ -165,6 +198,9 @@ impl Generations {
         if self.course == Course::Leaving {
             return Err(TakeoverDenied::Stopping);
         }
+        if let Course::Paused(_) = self.course {
+            return Err(TakeoverDenied::Paused);
+        }
         let wanted = match (self.pending, program) {
             (Some(Some(pending)), Some(program)) if pending != program => {
                 return Err(TakeoverDenied::AnotherProgramPending);
@@ -175,7 +211,7 @@ impl Generations {
         self.pending = Some(wanted);
         let mut actions = Vec::new();
         self.begin_pending(&mut actions);
-        self.mind_hold(&mut actions);
+        self.mind(&mut actions);
         if self.pending.is_none() {
             return Ok((self.takeovers, actions));
         }
@@ -224,7 +260,7 @@ impl Generations {
             Event::Extend(id, timeout) => self.on_extend(id, timeout, a),
             Event::Unfit(id, failure) => self.on_unfit(id, failure, a),
             Event::LinkEnded(id) => self.on_link_ended(id, a),
-            Event::Exited { generation, exit, lived } => self.on_exited(generation, exit, lived, a),
+            Event::Exited { generation, exit } => self.on_exited(generation, exit, a),
             Event::Passed(Deadline::Ready(id)) => self.on_not_ready(id, a),
             Event::Passed(Deadline::Accepting(id)) => {
                 self.fail(id, State::Admitting, Failure::NotAccepting, a);
@@ -233,6 +269,9 @@ impl Generations {
             Event::Passed(Deadline::Exited(id)) => self.on_not_exited(id, a),
             Event::Passed(Deadline::Soaked) => self.on_soaked(a),
             Event::Passed(Deadline::Held) => self.on_held_too_long(a),
+            Event::Passed(Deadline::Proven(id)) => self.on_proven(id),
+            Event::Passed(Deadline::Standby) => self.on_standby_due(a),
+            Event::Passed(Deadline::Resume) => self.on_pause_over(a),
             Event::Passed(Deadline::Respawn) => {
                 if self.course == Course::Pausing {
                     self.launch_current(a);
@@ -244,13 +283,23 @@ impl Generations {
                 }
             }
         }
-        self.mind_hold(&mut actions);
+        self.mind(&mut actions);
         actions
+    }
+
+    /// What is looked at after everything that happens.
+    pub(crate) fn mind(&mut self, actions: &mut Vec<Action>) {
+        self.mind_pause(actions);
+        self.mind_standby(actions);
+        self.mind_hold(actions);
     }
 
     fn on_ready(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
         if self.state(id) == Some(State::Starting) {
             actions.push(Action::ClearDeadline(Deadline::Ready(id)));
+            if self.is_standby(id) {
+                return self.stand_by(id, actions);
+            }
             actions.push(Action::Note(Note::Ready(id)));
             self.introduce(id, actions);
             self.admit(id, actions);
@@ -275,7 +324,16 @@ impl Generations {
                 let takeover = takeover.clone();
                 self.on_takeover_accepting(takeover, id, actions);
             }
-            Course::Steady | Course::Launching(_) | Course::Pausing | Course::Leaving => {}
+            Course::Resuming(resuming) if *resuming == id => {
+                actions.push(Action::Note(Note::Resumed(id)));
+                self.settle_on(id, actions);
+            }
+            Course::Steady
+            | Course::Launching(_)
+            | Course::Pausing
+            | Course::Paused(_)
+            | Course::Resuming(_)
+            | Course::Leaving => {}
         }
     }
 
@@ -291,6 +349,8 @@ impl Generations {
         if self.course == Course::Leaving {
             self.drain(id, self.last_drain(), actions);
             self.advance_leaving(actions);
+        } else if self.course == Course::Paused(id) {
+            actions.push(Action::Note(Note::Paused(id)));
         } else {
             self.on_switched(id, actions);
         }
@@ -306,6 +366,10 @@ impl Generations {
                 actions.push(Action::SetDeadline(Deadline::Exited(id), EXIT_TIMEOUT));
                 if self.course == Course::Leaving {
                     self.advance_leaving(actions);
+                } else if self.is_standby(id) {
+                    let (exit, during) = (Exit::Code(0), During::Standby);
+                    let failing = self.living[&id].failing.clone();
+                    self.lose_standby(id, Failure::Exited { exit, during, failing }, actions);
                 } else if let Some(during) = self.successor_during(id) {
                     let failing = self.living[&id].failing.clone();
                     let failure = Failure::Exited { exit: Exit::Code(0), during, failing };
@@ -333,8 +397,13 @@ impl Generations {
         let soaking = self.successor_during(id) == Some(During::Soak);
         if let Some(generation) = self.living.get_mut(&id) {
             generation.failing.clone_from(&failing);
-            if soaking && !failing.is_empty() {
+            if failing.is_empty() {
+                return;
+            }
+            if soaking {
                 self.roll_back(Failure::Failing { failing }, actions);
+            } else if self.state(id) == Some(State::Standby) {
+                self.fail_standby(id, Failure::Failing { failing }, actions);
             }
         }
     }

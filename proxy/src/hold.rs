@@ -1,4 +1,5 @@
-//! The hold of `stop-first`: the time in which nobody accepts and newcomers wait in the kernel's queue.
+//! The hold of `stop-first`: the time in which nobody accepts and newcomers wait in the kernel's queue. A pause that the
+//! operator asked for is none, and has a deadline of its own (`pause.rs`).
 //!
 //! ```text
 //! somebody accepts ──► held ── --hold-timeout ──► turned away: accepted, to be closed
@@ -30,7 +31,7 @@ impl Generations {
     /// Whether newcomers wait because one program has to be gone before the next one starts.
     pub(crate) fn holds(&self) -> bool {
         self.rules.order == TakeoverOrder::StopFirst
-            && self.course != Course::Leaving
+            && !matches!(self.course, Course::Leaving | Course::Paused(_))
             && !self.living.values().any(|generation| generation.state.may_accept())
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Action, Deadline};
+use crate::event::{Action, Deadline, PauseEnd};
 use crate::generation::{Course, Generations, State};
 
 impl Generations {
@@ -17,11 +17,12 @@ impl Generations {
             Action::ClearDeadline(Deadline::Soaked),
             Action::SetDeadline(Deadline::Stop, self.rules.stop_timeout),
         ];
+        self.cease(&mut actions);
         self.course = Course::Leaving;
         self.pending = None;
         for id in self.living.keys().copied().collect::<Vec<_>>() {
             match self.living[&id].state {
-                State::Starting => self.kill(id, &mut actions),
+                State::Starting | State::Standby => self.kill(id, &mut actions),
                 State::Admitting | State::Serving => {
                     actions.push(Action::ClearDeadline(Deadline::Accepting(id)));
                     self.tell_to_stop(id, &mut actions);
@@ -33,7 +34,7 @@ impl Generations {
             }
         }
         self.advance_leaving(&mut actions);
-        self.mind_hold(&mut actions);
+        self.mind(&mut actions);
         actions
     }
 
@@ -44,14 +45,23 @@ impl Generations {
             Action::ClearDeadline(Deadline::Soaked),
             Action::ClearDeadline(Deadline::Stop),
         ];
+        self.cease(&mut actions);
         self.course = Course::Leaving;
         self.pending = None;
         for id in self.living.keys().copied().collect::<Vec<_>>() {
             self.kill(id, &mut actions);
         }
         self.advance_leaving(&mut actions);
-        self.mind_hold(&mut actions);
+        self.mind(&mut actions);
         actions
+    }
+
+    /// Nothing is kept for later any more.
+    fn cease(&mut self, actions: &mut Vec<Action>) {
+        self.end_standby(actions);
+        if let Course::Paused(_) = self.course {
+            self.end_pause(PauseEnd::Stopping, actions);
+        }
     }
 
     /// The drain a stopping front allows: what is left after it is spent on ending the processes.

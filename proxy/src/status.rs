@@ -1,16 +1,18 @@
 //! The front's own account of itself, as `holdfast status` shows it.
 
+use std::io::Write as _;
 use std::time::Duration;
 
-use handoff::message::millis;
-use rustix::param::page_size;
+use handoff::message::{GenerationId, millis};
 
 use crate::control::protocol::{
-    FrontStatus, GenerationStatus, ListenerStatus, NextTakeover, Respawn, Status, TakeoverStatus,
+    FrontStatus, GenerationStatus, ListenerStatus, NextTakeover, Paused, Respawn, Status,
+    TakeoverStatus,
 };
 use crate::event::Deadline;
 use crate::front::Front;
 use crate::generation::Course;
+use crate::resident;
 use crate::turning_away::TurningAway;
 
 /// The version of the status document.
@@ -26,17 +28,17 @@ impl Front {
                 successor: takeover.successor,
                 pending: self.generations.pending.is_some(),
             }),
-            Course::Steady | Course::Launching(_) | Course::Pausing | Course::Leaving => None,
+            _ => None,
         };
-        let respawn =
-            self.remaining(Deadline::Respawn).map(|remaining| Respawn { in_ms: millis(remaining) });
+        let respawn_at =
+            |deadline| self.remaining(deadline).map(|left| Respawn { in_ms: millis(left) });
         Status {
             schema: SCHEMA,
             front: FrontStatus {
                 pid: std::process::id(),
                 version: crate::VERSION.to_owned(),
                 uptime_ms: millis(self.started_at.elapsed()),
-                resident_bytes: resident_bytes().unwrap_or_default(),
+                resident_bytes: resident::of(std::process::id()).unwrap_or_default(),
                 descriptors: open_descriptors().unwrap_or_default(),
             },
             listeners: self.listener_statuses(),
@@ -45,14 +47,30 @@ impl Front {
             last_takeover: self.story.last_takeover(),
             last_failure: self.story.last_failure(),
             next_takeover: self.next_takeover(),
-            respawn,
+            respawn: respawn_at(Deadline::Respawn),
             stopping: self.generations.course == Course::Leaving,
             takeovers: self.story.counts(),
             reexecs: self.story.reexecs(),
             crashes: self.story.crashes(),
             turned_away: self.story.all_turned_away()
                 + self.turning_away.as_ref().map_or(0, TurningAway::count),
+            paused: self.paused(),
+            next_standby: respawn_at(Deadline::Standby),
+            left_program: self.story.left_program(),
         }
+    }
+
+    /// Tells whoever started the front, on stdout, what to type next.
+    pub(crate) fn greet(&self, id: GenerationId) {
+        let Some(listeners) = &self.listeners else { return };
+        let addresses: Vec<String> =
+            listeners.addresses().iter().map(|address| address.to_string()).collect();
+        let addresses = addresses.join(" and ");
+        let mut lines = vec![format!("holdfast {} listens on {addresses}", crate::VERSION)];
+        lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
+        lines.push("replace the worker at any time with: holdfast takeover".to_owned());
+        // A stdout that is closed or full is no reason to let go of the port.
+        let _ = std::io::stdout().write_all(format!("{}\n", lines.join("\n")).as_bytes());
     }
 
     fn listener_statuses(&self) -> Vec<ListenerStatus> {
@@ -84,15 +102,25 @@ impl Front {
                     connections: None,
                     in_flight: None,
                     oldest: None,
+                    resident_bytes: resident::of_family(pid.as_raw().unsigned_abs()),
                 })
             })
             .collect()
     }
 
+    fn paused(&self) -> Option<Paused> {
+        let Course::Paused(generation) = self.generations.course else { return None };
+        let remaining = self.remaining(Deadline::Resume).unwrap_or_default();
+        Some(Paused { generation, remaining_ms: millis(remaining) })
+    }
+
     fn next_takeover(&self) -> NextTakeover {
         match &self.generations.course {
             Course::Leaving => NextTakeover::Never,
-            Course::Takeover(_) | Course::Launching(_) => NextTakeover::AfterThisOne,
+            Course::Takeover(_) | Course::Launching(_) | Course::Resuming(_) => {
+                NextTakeover::AfterThisOne
+            }
+            Course::Paused(_) => NextTakeover::AfterPause,
             Course::Steady | Course::Pausing => match self.generations.holding_up() {
                 Some(generation) => {
                     let within = self.remaining(Deadline::Drained(generation));
@@ -103,13 +131,6 @@ impl Front {
             },
         }
     }
-}
-
-/// The second field of `/proc/self/statm`, in pages (proc_pid_statm(5)).
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
 }
 
 fn open_descriptors() -> Option<u64> {

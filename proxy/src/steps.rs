@@ -9,7 +9,8 @@ use crate::event::{
     Action, DRAIN_GRACE, Deadline, During, EXIT_TIMEOUT, Note, Order, ProgramId, SHORT_LIFE,
     STEP_TIMEOUT, respawn_pause,
 };
-use crate::generation::{Course, Generation, Generations, State};
+use crate::generation::{Course, Generation, Generations, State, Stops};
+use crate::standby::Called;
 
 impl Generations {
     pub(crate) fn state(&self, id: GenerationId) -> Option<State> {
@@ -18,8 +19,13 @@ impl Generations {
 
     /// Whether a generation has ever served without being watched.
     pub(crate) fn is_trusted(&self, id: GenerationId) -> bool {
-        let starts = matches!(self.state(id), Some(State::Starting | State::Admitting));
-        let goes_back = matches!(&self.course, Course::Takeover(t) if t.incumbent == Some(id));
+        let starts =
+            matches!(self.state(id), Some(State::Starting | State::Standby | State::Admitting));
+        let goes_back = match &self.course {
+            Course::Takeover(takeover) => takeover.incumbent == Some(id),
+            Course::Resuming(resuming) => *resuming == id,
+            _ => false,
+        };
         (!starts || goes_back) && self.successor_during(id).is_none()
     }
 
@@ -46,6 +52,7 @@ impl Generations {
             failing: Vec::new(),
             linked: true,
             heir: None,
+            stops: Stops::default(),
         };
         self.living.insert(id, generation);
         actions.push(Action::Spawn { generation: id, program });
@@ -58,13 +65,17 @@ impl Generations {
         self.course = Course::Launching(id);
     }
 
-    /// Starts the current program again after a generation that lived this long: at once, unless
-    /// lives have been short. What an operator asked for never waits.
-    pub(crate) fn relaunch(&mut self, lived: Duration, actions: &mut Vec<Action>) {
-        self.short_lives = if lived < SHORT_LIFE { self.short_lives.saturating_add(1) } else { 1 };
+    /// Nobody serves any more: a standby is to, or the current program is started again; at once, unless lives have been
+    /// short. What an operator asked for never waits.
+    pub(crate) fn relaunch(&mut self, actions: &mut Vec<Action>) {
+        self.short_lives = self.short_lives.saturating_add(1);
         self.course = Course::Pausing;
         if self.pending.is_some() {
             return self.begin_pending(actions);
+        }
+        self.mind_crash_loop(actions);
+        if self.call_standby(actions) == Called::Somebody {
+            return;
         }
         let pause = respawn_pause(self.short_lives);
         if pause.is_zero() {
@@ -88,12 +99,14 @@ impl Generations {
 
     pub(crate) fn drain(&mut self, id: GenerationId, timeout: Duration, actions: &mut Vec<Action>) {
         self.set_state(id, State::Draining);
+        actions.push(Action::ClearDeadline(Deadline::Proven(id)));
         actions.push(Action::Tell(id, Order::Drain(Drain::within(timeout))));
         actions.push(Action::SetDeadline(Deadline::Drained(id), timeout + DRAIN_GRACE));
     }
 
     pub(crate) fn empty(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
         self.set_state(id, State::Emptying);
+        actions.push(Action::ClearDeadline(Deadline::Proven(id)));
         let timeout = self.rules.drain_timeout;
         let drain = Drain { newcomers: Newcomers::Serve, ..Drain::within(timeout) };
         actions.push(Action::Tell(id, Order::Drain(drain)));
@@ -128,6 +141,7 @@ impl Generations {
             self.grant_lease(id, actions);
         }
         self.course = Course::Steady;
+        actions.push(Action::SetDeadline(Deadline::Proven(id), SHORT_LIFE));
         self.begin_pending(actions);
     }
 }
@@ -139,6 +153,7 @@ pub(crate) fn deadlines_of(id: GenerationId) -> impl Iterator<Item = Deadline> {
         Deadline::Stopped(id),
         Deadline::Drained(id),
         Deadline::Exited(id),
+        Deadline::Proven(id),
     ]
     .into_iter()
 }
@@ -147,6 +162,7 @@ pub(crate) const fn during_of(state: State) -> During {
     match state {
         State::Starting => During::Start,
         State::Admitting => During::Admission,
+        State::Standby => During::Standby,
         _ => During::Service,
     }
 }

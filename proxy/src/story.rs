@@ -13,9 +13,11 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::control::protocol::{
-    Answer, LastFailure, LastTakeover, Outcome, Phases, ReexecCounts, TakeoverCounts,
+    Answer, LastFailure, LastTakeover, LeftProgram, Outcome, Phases, ReexecCounts, TakeoverCounts,
 };
-use crate::event::{Exit, Note, TakeoverNumber};
+use crate::event::{Exit, Note, PauseEnd, TakeoverNumber};
+use crate::left::Left;
+use crate::program::Program;
 
 /// How many lines of a takeover's story may wait for a follower.
 const FOLLOWER_QUEUE: usize = 64;
@@ -35,6 +37,8 @@ pub(crate) struct Story {
     turned_away: u64,
     #[serde(default)]
     reexecs: ReexecCounts,
+    #[serde(default)]
+    left: Option<Left>,
 }
 
 /// A time in which nobody accepts.
@@ -93,6 +97,7 @@ impl Story {
             hold: None,
             turned_away: 0,
             reexecs: ReexecCounts::default(),
+            left: None,
         }
     }
 
@@ -186,6 +191,17 @@ impl Story {
         })
     }
 
+    /// The program that was left in a crash loop, until another takeover is committed.
+    pub(crate) fn left_program(&self) -> Option<LeftProgram> {
+        self.left.as_ref().map(Left::told)
+    }
+
+    /// A program is left for the one that had served well before.
+    pub(crate) fn went_back(&mut self, from: &Program, to: &Program) {
+        let reason = self.failure.as_ref().map_or("", |last| &last.reason);
+        self.left = Some(Left::now(from, to, reason));
+    }
+
     /// Takes a note of the policy's into the log, the records, and to whoever follows.
     pub(crate) fn tell(&mut self, note: &Note, farewell: Option<&Farewell>) {
         match note {
@@ -243,6 +259,24 @@ impl Story {
             Note::Pausing(pause) => {
                 warn!(pause_ms = millis(*pause), "the next start waits");
             }
+            // Told by `went_back`, which knows the programs.
+            Note::WentBack { .. } => {}
+            Note::StandsBy(id) => info!(generation = %id, "stands by"),
+            Note::StandbyCalled(id) => info!(generation = %id, "the standby is to serve"),
+            Note::StandbyFailed { generation, failure } => {
+                warn!(%generation, reason = %failure, "the standby failed");
+                self.remember(Some(*generation), failure.to_string());
+            }
+            Note::StandbyEnded(id) => info!(generation = %id, "the standby is ended"),
+            Note::StandbyWaits(pause) => {
+                warn!(pause_ms = millis(*pause), "the next standby's start waits");
+            }
+            Note::PauseBegan { generation, timeout } => {
+                info!(%generation, timeout_ms = millis(*timeout), "pausing");
+            }
+            Note::Paused(id) => info!(generation = %id, "paused: nobody accepts"),
+            Note::PauseEnded { generation, why } => pause_ended(*generation, *why),
+            Note::Resumed(id) => info!(generation = %id, "resumed"),
             Note::HoldBegan => {
                 self.hold = Some(Held { began_at: Instant::now(), turned_away: 0 });
             }
@@ -318,6 +352,7 @@ impl Story {
         let Some(mut record) = self.running.take() else { return };
         record.outcome = Outcome::Committed;
         self.counts.committed += 1;
+        self.left = None;
         let (number, incumbent) = (record.number, record.incumbent);
         self.last = Some(record);
         self.send(number, Answer::Committed { successor, incumbent, elapsed_ms });
@@ -429,5 +464,14 @@ impl Story {
         self.followers.retain(|(followed, follower)| {
             *followed != number || follower.try_send(answer.clone()).is_ok()
         });
+    }
+}
+
+fn pause_ended(generation: GenerationId, why: PauseEnd) {
+    match why {
+        PauseEnd::Asked => info!(%generation, "the pause is over"),
+        PauseEnd::Expired => warn!(%generation, "the pause has lasted as long as it may: resuming"),
+        PauseEnd::WorkerGone => warn!(%generation, "the pause is over: its worker is gone"),
+        PauseEnd::Stopping => info!(%generation, "the pause is over: the front stops"),
     }
 }

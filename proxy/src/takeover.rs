@@ -13,8 +13,6 @@
 //! - A takeover whose incumbent died has nothing to go back to: it commits as soon as its
 //!   successor accepts.
 
-use std::time::Duration;
-
 use handoff::message::GenerationId;
 use serde::{Deserialize, Serialize};
 
@@ -75,13 +73,19 @@ impl Generations {
     pub(crate) fn begin_pending(&mut self, actions: &mut Vec<Action>) {
         let can_begin = match self.course {
             Course::Steady | Course::Pausing => !self.is_full(),
-            Course::Launching(_) | Course::Takeover(_) | Course::Leaving => false,
+            Course::Launching(_)
+            | Course::Takeover(_)
+            | Course::Paused(_)
+            | Course::Resuming(_)
+            | Course::Leaving => false,
         };
         if !can_begin {
             return;
         }
         let Some(wanted) = self.pending.take() else { return };
         actions.push(Action::ClearDeadline(Deadline::Respawn));
+        // Whoever asks for a takeover wants what is fresh, and a standby was started before that.
+        self.end_standby(actions);
         self.takeovers.0 += 1;
         let incumbent = self.serving();
         let mut takeover = Takeover {
@@ -224,6 +228,7 @@ impl Generations {
         actions.push(Action::ClearDeadline(Deadline::Soaked));
         self.current = takeover.program;
         self.short_lives = 0;
+        self.standby_failures = 0;
         actions.push(Action::Note(Note::Committed { takeover: takeover.number, successor }));
         // The incumbent stops writing before the successor begins.
         if let Some(incumbent) = self.in_service(takeover) {
@@ -269,7 +274,7 @@ impl Generations {
             }
             None => {
                 self.end_rolled_back(takeover.number, successor, failure, actions);
-                self.relaunch(Duration::ZERO, actions);
+                self.relaunch(actions);
             }
         }
     }
@@ -298,7 +303,6 @@ impl Generations {
         &mut self,
         mut takeover: Takeover,
         id: GenerationId,
-        lived: Duration,
         actions: &mut Vec<Action>,
     ) {
         if takeover.incumbent == Some(id) {
@@ -319,7 +323,7 @@ impl Generations {
                 }
                 Step::RollingBack(failure) => {
                     self.end_rolled_back(takeover.number, takeover.successor, failure, actions);
-                    self.relaunch(lived, actions);
+                    self.relaunch(actions);
                 }
                 Step::Starting | Step::Admitting | Step::Clearing(_) | Step::Restoring(_) => {
                     self.course = Course::Takeover(takeover);
@@ -330,7 +334,7 @@ impl Generations {
                 Step::Clearing(_) => self.restore(takeover, actions),
                 Step::Restoring(failure) => {
                     self.end_rolled_back(takeover.number, None, failure, actions);
-                    self.relaunch(lived, actions);
+                    self.relaunch(actions);
                 }
                 _ => {}
             }

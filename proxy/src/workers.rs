@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::handoff::fault::{self, Point};
 use ::handoff::message::{Drained, GenerationId, Hello, OrphanEnded, Report, ToWorker};
 use ::handoff::{chain, link};
+use nix::sys::signal::Signal::SIGKILL;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -184,6 +185,7 @@ impl Workers {
         let (code, signal) = match exit {
             Exit::Code(code) => (Some(code), None),
             Exit::Signal(signal) => (None, Some(signal)),
+            Exit::OutOfMemory => (None, Some(SIGKILL as i32)),
         };
         let ended = OrphanEnded { pid: pid.as_raw(), code, signal };
         for worker in self.living.values().filter(|worker| worker.hears_of_orphans) {
@@ -261,10 +263,10 @@ impl Workers {
         }
     }
 
-    /// How a worker ended and how long it had lived, once it is reaped and has said its last word.
-    pub(crate) fn end_of(&self, id: GenerationId) -> Option<(Exit, Duration)> {
+    /// How a worker ended, once it is reaped and has said its last word.
+    pub(crate) fn end_of(&self, id: GenerationId) -> Option<Exit> {
         let worker = self.living.get(&id).filter(|worker| worker.conversation.is_none())?;
-        Some((worker.exit?, worker.started_at.elapsed()))
+        worker.exit
     }
 
     /// Forgets a worker.

@@ -213,6 +213,9 @@ pub struct Ready {
     /// Whether this worker goes on with processes that others have started, and wants to be told of their ends.
     #[serde(default)]
     pub hears_of_orphans: bool,
+    /// Whether this worker goes on accepting until it drains, whatever it is told: it cannot be paused.
+    #[serde(default)]
+    pub stops_only_by_draining: bool,
 }
 
 /// How a process has ended that the front had adopted.
@@ -368,6 +371,7 @@ mod tests {
                 free_descriptors: 9,
                 greeting: vec![],
                 hears_of_orphans: true,
+                stops_only_by_draining: true,
             }),
             ToFront::Failing { conditions: vec!["store".into()] },
             ToFront::Refuse { reason: "too old".into() },

@@ -86,6 +86,7 @@ impl Ended {
             Exit::Code(code) => code,
             // As shells have it.
             Exit::Signal(signal) => 128 + signal,
+            Exit::OutOfMemory => 128 + 9,
         };
         u8::try_from(code).ok().filter(|code| *code > 0).unwrap_or(1)
     }

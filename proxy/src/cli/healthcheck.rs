@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Control, Failed, status};
+use super::{Control, Failed, spoken, status};
 
 /// Exit 0 when a worker accepts connections, 1 when none does or no front answers.
 #[derive(Debug, Args)]
@@ -16,6 +16,11 @@ impl Healthcheck {
         let accepts = |state: &str| matches!(state, "serving" | "stopping" | "emptying");
         if status.generations.iter().any(|generation| accepts(&generation.state)) {
             return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(paused) = status.paused {
+            let left = spoken(paused.remaining_ms);
+            let reason = format!("the front is paused, for {left} at most");
+            return Err(Failed::Refused { reason });
         }
         let reason = status.last_failure.map_or_else(
             || "no worker accepts".to_owned(),

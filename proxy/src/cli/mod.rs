@@ -7,7 +7,9 @@ mod adapter;
 mod check;
 mod drain;
 mod healthcheck;
+mod pause;
 mod reexec;
+mod resume;
 mod run;
 mod status;
 mod stop;
@@ -51,6 +53,8 @@ enum Command {
     Takeover(takeover::Takeover),
     Drain(drain::Drain),
     Reexec(reexec::Reexec),
+    Pause(pause::Pause),
+    Resume(resume::Resume),
     Status(status::Status),
     Stop(stop::Stop),
     Healthcheck(healthcheck::Healthcheck),
@@ -180,6 +184,8 @@ impl Command {
             Self::Check(check) => check.perform(control),
             Self::Takeover(takeover) => takeover.perform(control).await,
             Self::Drain(drain) => drain.perform(control).await,
+            Self::Pause(pause) => pause.perform(control).await,
+            Self::Resume(resume) => resume.perform(control).await,
             Self::Status(status) => status.perform(control).await,
             Self::Stop(stop) => stop.perform(control).await,
             Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,

@@ -15,7 +15,7 @@ use super::{Control, Failed, adapter, configuration, duration};
 use crate::adapter::flags::{Flags, Kind};
 use crate::adapter::relay;
 use crate::control::server::ControlLock;
-use crate::event::{Rules, TakeoverOrder};
+use crate::event::{Rules, TakeoverOrder, WithStandby};
 use crate::front::{Front, Hangup, Settings};
 use crate::listener::{Files, Listeners, Wanted};
 use crate::log::Log;
@@ -79,6 +79,10 @@ pub(super) struct Run {
     /// The program allows one instance of itself: the same as --takeover-order stop-first
     #[arg(long, env = "HOLDFAST_EXCLUSIVE", conflicts_with = "takeover_order")]
     exclusive: bool,
+    /// Keep a second worker ready, which serves at once when the one that serves crashes. It costs the memory of a
+    /// worker, as `holdfast status` shows
+    #[arg(long, env = "HOLDFAST_STANDBY")]
+    standby: bool,
     /// How long clients may wait in the kernel's queue while nobody accepts, with stop-first. Longer ones
     /// are accepted and closed, and counted
     #[arg(long, value_name = "TIME", env = "HOLDFAST_HOLD_TIMEOUT", default_value = "60s")]
@@ -159,6 +163,11 @@ impl Run {
     }
 
     fn check_flags(&self) -> Result<(), Failed> {
+        if self.standby && self.order() == TakeoverOrder::StopFirst {
+            let meant = "--standby keeps a second worker beside the one that serves, and with stop-first \
+                         (--exclusive) the program allows one instance of itself: use one or the other";
+            return Err(Failed::Usage { meant: meant.to_owned() });
+        }
         adapter::check(self.kind(), &self.flags)
     }
 
@@ -234,6 +243,7 @@ impl Run {
                 stop_timeout: self.stop_timeout.unwrap_or(self.drain_timeout),
                 soak: self.soak,
                 hold_timeout: self.hold_timeout,
+                standby: if self.standby { WithStandby::Yes } else { WithStandby::No },
             },
             max_connections: self.max_connections,
             log_file: self.log_file.clone(),

@@ -71,6 +71,7 @@ fn tables(status: &Document) -> String {
         "http",
         "websocket",
         "in flight",
+        "memory",
         "lease",
         "program",
     ]);
@@ -109,11 +110,33 @@ fn tables(status: &Document) -> String {
     if let Some(respawn) = &status.respawn {
         lines.push(format!("nobody serves; the next start is in {}", spoken(respawn.in_ms)));
     }
+    if let Some(paused) = &status.paused {
+        let (generation, left) = (paused.generation, spoken(paused.remaining_ms));
+        lines.push(format!(
+            "paused: nobody accepts, {generation} serves what it has open; it accepts again in {left} at the latest"
+        ));
+    }
+    if let Some(next) = &status.next_standby {
+        lines.push(format!(
+            "nobody stands by; the next standby is started in {}",
+            spoken(next.in_ms)
+        ));
+    }
+    if let Some(left) = &status.left_program {
+        lines.push(format!(
+            "went back to {}: {} crashed again and again, the last time it {} ({} ago)",
+            left.back_to,
+            left.program,
+            left.reason,
+            spoken(left.age_ms)
+        ));
+    }
     lines.push(match &status.next_takeover {
         NextTakeover::Now => "next takeover: possible now".to_owned(),
         NextTakeover::After { generation, within_ms } => {
             format!("next takeover: when {generation} is drained, within {}", spoken(*within_ms))
         }
+        NextTakeover::AfterPause => "next takeover: when the front is resumed".to_owned(),
         NextTakeover::AfterThisOne => "next takeover: when this start is over".to_owned(),
         NextTakeover::Never => "next takeover: never, the front stops".to_owned(),
     });
@@ -134,7 +157,7 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-fn row(generation: &GenerationStatus) -> [String; 9] {
+fn row(generation: &GenerationStatus) -> [String; 10] {
     let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
     [
         generation.generation.to_string(),
@@ -144,6 +167,7 @@ fn row(generation: &GenerationStatus) -> [String; 9] {
         count(generation.connections.map(|c| c.http)),
         count(generation.connections.map(|c| c.websocket)),
         count(generation.in_flight),
+        generation.resident_bytes.map_or_else(|| "?".to_owned(), |b| format!("{} KiB", b / 1024)),
         if generation.lease { "held" } else { "" }.to_owned(),
         generation.program.clone(),
     ]

@@ -36,6 +36,10 @@ pub(crate) enum Command {
         #[serde(default)]
         binary: Option<String>,
     },
+    /// Have nobody accept, for so long at most; answered by [`Answer::Accepted`] when nobody does.
+    Pause { timeout_ms: u64 },
+    /// End a pause; answered by [`Answer::Accepted`] when somebody accepts.
+    Resume,
     /// Stop the front; answered by [`Answer::Accepted`], then the end of the stream.
     Stop { now: bool },
 }
@@ -154,6 +158,33 @@ pub(crate) struct Status {
     /// Connections that had waited too long for somebody to accept, and were closed.
     #[serde(default)]
     pub(crate) turned_away: u64,
+    /// The operator's pause, while it lasts.
+    #[serde(default)]
+    pub(crate) paused: Option<Paused>,
+    /// With a standby: the pause before the next one's start, after one that failed.
+    #[serde(default)]
+    pub(crate) next_standby: Option<Respawn>,
+    /// The program that crashed again and again, and was left for the previous one.
+    #[serde(default)]
+    pub(crate) left_program: Option<LeftProgram>,
+}
+
+/// A time in which nobody accepts, because the operator wants so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Paused {
+    pub(crate) generation: GenerationId,
+    /// Until it ends by itself.
+    pub(crate) remaining_ms: u64,
+}
+
+/// A program in a crash loop, and what was started instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftProgram {
+    pub(crate) program: String,
+    pub(crate) back_to: String,
+    /// How it ended the last time.
+    pub(crate) reason: String,
+    pub(crate) age_ms: u64,
 }
 
 /// The front's own process.
@@ -189,6 +220,9 @@ pub(crate) struct GenerationStatus {
     pub(crate) connections: Option<Connections>,
     pub(crate) in_flight: Option<u64>,
     pub(crate) oldest: Option<OldestWork>,
+    /// The memory of its process and of all it has started; `None` when nobody can tell.
+    #[serde(default)]
+    pub(crate) resident_bytes: Option<u64>,
 }
 
 /// The takeover that is running.
@@ -257,6 +291,8 @@ pub(crate) enum NextTakeover {
     After { generation: GenerationId, within_ms: u64 },
     /// When the running one is over.
     AfterThisOne,
+    /// When the front is resumed.
+    AfterPause,
     /// Never: the front stops.
     Never,
 }

@@ -195,6 +195,8 @@ pub(crate) enum Asked {
     Reexec { binary: Option<String>, caller: Caller },
     Report { generation: GenerationId, reply: oneshot::Sender<Report> },
     Drain { generation: GenerationId, reply: oneshot::Sender<Result<(), String>> },
+    Pause { timeout: Duration, reply: oneshot::Sender<Result<(), String>> },
+    Resume { reply: oneshot::Sender<Result<(), String>> },
     Stop { now: bool, reply: oneshot::Sender<()> },
 }
 
@@ -278,6 +280,11 @@ async fn serve_caller(stream: UnixStream, front: mpsc::Sender<Asked>) -> io::Res
             };
             caller_side.say(&answer).await
         }
+        Command::Pause { timeout_ms } => {
+            let timeout = Duration::from_millis(timeout_ms);
+            caller_side.ask(&front, |reply| Asked::Pause { timeout, reply }).await
+        }
+        Command::Resume => caller_side.ask(&front, |reply| Asked::Resume { reply }).await,
         Command::Stop { now } => {
             let (reply, answer) = oneshot::channel();
             ask(&front, Asked::Stop { now, reply }).await?;
@@ -333,6 +340,22 @@ impl CallerSide {
         let mut line = serde_json::to_vec(answer)?;
         line.push(b'\n');
         timeout(CALLER_TIMEOUT, self.write.write_all(&line)).await?
+    }
+
+    /// Passes on what comes of a question.
+    async fn ask(
+        &mut self,
+        front: &mpsc::Sender<Asked>,
+        asked: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Asked,
+    ) -> io::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        ask(front, asked(reply)).await?;
+        let answer = match answer.await {
+            Ok(Ok(())) => Answer::Accepted,
+            Ok(Err(reason)) => Answer::Refused { reason },
+            Err(_) => Answer::Refused { reason: "the front is gone".to_owned() },
+        };
+        self.say(&answer).await
     }
 
     /// Ends when the caller has closed its side.

@@ -222,6 +222,7 @@ impl Image {
         front.greeted = state.greeted;
         for WorkerState { generation, worker, link } in state.workers {
             let recalled = link.map(|link| link.taken(descriptors)).transpose()?;
+            front.kills_seen.since(generation);
             front.workers.resume(generation, worker, recalled, front.words.0.clone());
         }
         Ok(Self {

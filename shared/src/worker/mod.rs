@@ -196,11 +196,14 @@ impl Worker {
         &self.addresses
     }
 
-    /// Says that the worker could serve. `free_descriptors` and `hears_of_orphans` are filled in here.
+    /// Says that the worker could serve. Its other fields than the program and the greeting are filled in
+    /// here.
     pub async fn ready(&self, mut ready: Ready) {
         // Unknown is as good as none: the front then refuses rather than risks it.
         ready.free_descriptors = free_descriptors().unwrap_or(0);
         ready.hears_of_orphans = self.shared.orphans.get().is_some();
+        // Nobody here knows who accepts, so nobody can tell them not to.
+        ready.stops_only_by_draining = self.shared.registrations().is_empty();
         self.say(ToFront::Ready(ready)).await;
     }
 

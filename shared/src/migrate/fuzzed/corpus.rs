@@ -50,7 +50,7 @@ fn the_corpus_is_written_anew() {
     write("reaped", &ToWorker::Reaped { generation: GenerationId::new(7) });
     let ended = OrphanEnded { pid: 42, code: Some(3), signal: None };
     write("orphan-ended", &ToWorker::OrphanEnded(ended));
-    write("ready-for-orphans", &ready());
+    write("ready-for-orphans-and-no-pause", &ready());
     write("failing", &ToFront::Failing { conditions: vec!["state-directory".into()] });
     write("refuse", &ToFront::Refuse { reason: "the front speaks protocol 9".into() });
     write("extend", &ToFront::Extend { timeout_ms: 30_000 });
@@ -110,6 +110,7 @@ fn ready() -> ToFront {
         free_descriptors: 1_048_000,
         greeting: vec!["the token lies in ~/.holdfast/token".into()],
         hears_of_orphans: true,
+        stops_only_by_draining: true,
     })
 }
 
