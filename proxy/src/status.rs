@@ -56,6 +56,10 @@ impl Front {
                 + self.turning_away.as_ref().map_or(0, TurningAway::count),
             paused: self.paused(),
             next_standby: respawn_at(Deadline::Standby),
+            proven_program: self
+                .generations
+                .proven
+                .map(|program| self.programs.get(program).to_string()),
             left_program: self.story.left_program(),
         }
     }

@@ -164,6 +164,9 @@ pub(crate) struct Status {
     /// With a standby: the pause before the next one's start, after one that failed.
     #[serde(default)]
     pub(crate) next_standby: Option<Respawn>,
+    /// The last program that served well: what a crash loop of another one goes back to.
+    #[serde(default)]
+    pub(crate) proven_program: Option<String>,
     /// The program that crashed again and again, and was left for the previous one.
     #[serde(default)]
     pub(crate) left_program: Option<LeftProgram>,

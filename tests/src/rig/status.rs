@@ -28,6 +28,25 @@ pub struct Status {
     pub crashes: u64,
     #[serde(default)]
     pub turned_away: u64,
+    pub paused: Option<Paused>,
+    pub next_standby: Option<Respawn>,
+    pub proven_program: Option<String>,
+    pub left_program: Option<LeftProgram>,
+}
+
+/// The pause that the operator asked for.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Paused {
+    pub generation: GenerationId,
+    pub remaining_ms: u64,
+}
+
+/// A program in a crash loop, and what was started instead.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LeftProgram {
+    pub program: String,
+    pub back_to: String,
+    pub reason: String,
 }
 
 /// How often the front became another image, and how often it could not.
@@ -71,6 +90,7 @@ pub struct Generation {
     pub connections: Option<Connections>,
     pub in_flight: Option<u64>,
     pub oldest: Option<Oldest>,
+    pub resident_bytes: Option<u64>,
 }
 
 /// Where a generation is in its life.
@@ -80,6 +100,7 @@ pub struct Generation {
 pub enum State {
     Starting,
     Ready,
+    Standby,
     Admitting,
     Serving,
     Stopping,
@@ -182,6 +203,12 @@ impl Status {
         }
     }
 
+    /// The generation that stands by.
+    #[must_use]
+    pub fn standby(&self) -> Option<&Generation> {
+        self.in_state(State::Standby).first().copied()
+    }
+
     /// How many generations are admitted or draining.
     #[must_use]
     pub fn admitted_or_draining(&self) -> usize {
@@ -213,7 +240,7 @@ impl State {
     /// Whether a generation in it accepts, has accepted, or finishes what it accepted.
     #[must_use]
     pub const fn is_admitted_or_draining(self) -> bool {
-        !matches!(self, Self::Starting | Self::Ready | Self::Ending)
+        !matches!(self, Self::Starting | Self::Ready | Self::Standby | Self::Ending)
     }
 }
 
