@@ -5,6 +5,7 @@
 
 mod adapters;
 mod broken_log;
+mod chaos;
 mod checker;
 mod children;
 mod cli_sessions;

@@ -132,7 +132,7 @@ impl Conversation {
                 let params = json!({
                     "message": format!("/slow {WORD_MS}{words}"),
                     "sessionKey": session,
-                    "idempotencyKey": id,
+                    "idempotencyKey": format!("{id} in crowd {}", desk.crowd),
                 });
                 ("agent", params, Long::Run(id.clone()))
             }

@@ -21,6 +21,8 @@ const LONG_CALLERS: u64 = 10;
 const HEARERS: u64 = 2_000;
 /// The count of a client that is answered no more.
 const NO_MORE: u64 = u64::MAX;
+/// How many crowds there have been: none asks for what another has asked for, or it gets that one's answer.
+static CROWDS: AtomicU64 = AtomicU64::new(0);
 
 /// Clients at work, a connection each.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct Clients {
     stop: watch::Sender<bool>,
     answered: Vec<Arc<AtomicU64>>,
     load: Load,
+    crowd: u64,
 }
 
 /// What the clients ask for, so that many of them ask for no more in all than a few.
@@ -71,6 +74,8 @@ pub struct Accounts(Vec<Account>);
 pub(super) struct Desk {
     /// Tells it from the others.
     pub(super) number: u64,
+    /// Tells them from the others.
+    pub(super) crowd: u64,
     pub(super) stop: watch::Receiver<bool>,
     /// What it asks for that takes its time, and how long at most, in ms.
     pub(super) long_call: (LongCall, u64),
@@ -114,7 +119,8 @@ impl Clients {
     fn none(clients: usize, longest_call_ms: u64) -> Self {
         let (tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
         let load = Load { clients: clients as u64, longest_call_ms };
-        Self { tasks, stop, answered: Vec::new(), load }
+        let crowd = CROWDS.fetch_add(1, Ordering::Relaxed);
+        Self { tasks, stop, answered: Vec::new(), load, crowd }
     }
 
     fn desk(&mut self) -> Desk {
@@ -125,7 +131,8 @@ impl Clients {
         let seed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let long_call = (self.load.long_call(number), self.load.longest_call_ms);
         let leisure = self.load.clients.div_ceil(EASY);
-        Desk { number, stop: self.stop.subscribe(), long_call, leisure, answered, seed }
+        let (stop, crowd) = (self.stop.subscribe(), self.crowd);
+        Desk { number, crowd, stop, long_call, leisure, answered, seed }
     }
 
     /// Ends once each client that still has its connection was answered `times` more.
