@@ -5,6 +5,7 @@
 //!   [`MOST_ORDERS`], and the front never waits for the queue.
 //! - A worker cannot keep the front busy either: it may say as much as it was asked, and a little
 //!   more ([`Allowance`]).
+//! - A worker sends no descriptors: one that does is not listened to any more, and they are not the front's to close.
 //! - What a worker said before it ended is heard before its end.
 //! - A conversation that is recalled gives its link back with what is not said yet, and has taken no word from the
 //!   link that it has not passed on.
@@ -184,10 +185,8 @@ async fn converse(
                 let link = link.into_descriptor().ok()?;
                 return Some(Recalled { link, unsent: queue.into_unsent() });
             }
-            received = link.receive::<ToFront>() => match received {
-                Ok(Some(received)) if allowance.spend(Instant::now()) => {
-                    Word::Said(id, received.message)
-                }
+            received = link.receive_bare::<ToFront>() => match received {
+                Ok(Some(said)) if allowance.spend(Instant::now()) => Word::Said(id, said),
                 Ok(Some(_)) => Word::Broke(id, "it says more than it is asked".into()),
                 Ok(None) => Word::Ended(id),
                 Err(error) => Word::Broke(id, chain(&error)),
@@ -205,14 +204,16 @@ async fn converse(
                     }
                     continue;
                 }
-                None => return None,
+                None => break,
             },
         };
         let goes_on = matches!(word, Word::Said(..));
         if words.send(word).await.is_err() || !goes_on {
-            return None;
+            break;
         }
     }
+    link.close_aside();
+    None
 }
 
 /// Sends one parcel, and says whether it was sent before the conversation was recalled.

@@ -84,6 +84,20 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Packet> {
     Ok(Packet { bytes: received.bytes, descriptors })
 }
 
+/// Whether descriptors are attached to the next packet, which is left where it is: nothing is received, and nothing
+/// closed. `None` when there is no packet, for there is nobody any more who could send one.
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub fn next_brings_descriptors(socket: impl AsFd) -> io::Result<Option<bool>> {
+    let mut first = [0];
+    // Without room for them they are only said to be there, and the packet keeps them.
+    let mut no_room = RecvAncillaryBuffer::default();
+    let peeked =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut first)], &mut no_room, RecvFlags::PEEK)?;
+    Ok((peeked.bytes > 0).then_some(peeked.flags.contains(ReturnFlags::CTRUNC)))
+}
+
 /// Marks every descriptor from `first` on close-on-exec, whoever opened it: a shell or service
 /// manager may have left some open that no worker was meant to have.
 ///

@@ -40,6 +40,9 @@ pub enum LinkError {
         #[source]
         source: serde_json::Error,
     },
+    /// The peer attached descriptors to a message that has none.
+    #[error("received descriptors with a message that has none")]
+    Attached,
     /// The message would exceed what a link carries.
     #[error("a message of {size} bytes exceeds the {MAX_MESSAGE} a link carries")]
     TooLarge {
@@ -152,30 +155,76 @@ impl Link {
     /// [`LinkError::Malformed`] for bytes that are no message, or the socket's error. Descriptors
     /// that came with a message that cannot be read are closed.
     pub async fn receive<M: DeserializeOwned>(&self) -> Result<Option<Received<M>>, LinkError> {
-        let (packet, descriptors) = self
-            .socket
-            .async_io(Interest::READABLE, || {
-                // Taken per wake-up, so that a thousand quiet links do not hold 128 KiB each.
-                let mut buffer = vec![0; MAX_MESSAGE];
-                let packet = match fd_passing::receive(&self.socket, &mut buffer) {
-                    // The peer died with words of ours unread. The kernel says so once, ahead of
-                    // the peer's own last words (unix(7)).
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                        fd_passing::receive(&self.socket, &mut buffer)?
-                    }
-                    outcome => outcome?,
-                };
-                buffer.truncate(packet.bytes);
-                Ok((buffer, packet.descriptors))
-            })
-            .await
-            .map_err(|source| LinkError::Socket { source })?;
+        let received = self.socket.async_io(Interest::READABLE, || self.take()).await;
+        let (packet, descriptors) = received.map_err(|source| LinkError::Socket { source })?;
         if packet.is_empty() {
             return Ok(None);
         }
         let message =
             serde_json::from_slice(&packet).map_err(|source| LinkError::Malformed { source })?;
         Ok(Some(Received { message, descriptors }))
+    }
+
+    /// As [`Self::receive`], from a peer that may mean harm and whose messages have no descriptors. Of one that has
+    /// none is received, since whoever closes them may be held up by that for as long as their sender likes
+    /// (`SO_LINGER` in socket(7)): [`Self::close_aside`] is what is left to do. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Self::receive`], and [`LinkError::Attached`].
+    pub async fn receive_bare<M: DeserializeOwned>(&self) -> Result<Option<M>, LinkError> {
+        let received = self
+            .socket
+            .async_io(Interest::READABLE, || match once_more(|| self.next_brings_descriptors())? {
+                Some(true) => Ok(None),
+                Some(false) | None => self.take().map(Some),
+            })
+            .await;
+        let received = received.map_err(|source| LinkError::Socket { source })?;
+        let (packet, _) = received.ok_or(LinkError::Attached)?;
+        if packet.is_empty() {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&packet);
+        message.map(Some).map_err(|source| LinkError::Malformed { source })
+    }
+
+    /// Closes this end, and waits for nothing that the peer has sent and nobody has read.
+    pub fn close_aside(self) {
+        // The peer sends nothing more from here on; an end that is closed already is what was wanted.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        while let Ok(Some(brings_descriptors)) = once_more(|| self.next_brings_descriptors()) {
+            if brings_descriptors {
+                // On a thread that nobody waits for. Where none can be had, it is done here.
+                let aside = std::thread::Builder::new().name("closing".into());
+                let _ = aside.spawn(move || drop(self));
+                return;
+            }
+            if self.take().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn next_brings_descriptors(&self) -> io::Result<Option<bool>> {
+        fd_passing::next_brings_descriptors(&self.socket)
+    }
+
+    /// The next packet.
+    fn take(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        // Taken per wake-up, so that a thousand quiet links do not hold 128 KiB each.
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let packet = once_more(|| fd_passing::receive(&self.socket, &mut buffer))?;
+        buffer.truncate(packet.bytes);
+        Ok((buffer, packet.descriptors))
+    }
+}
+
+/// The peer may have died with words of ours unread. The kernel says so once, ahead of the peer's own last words
+/// (unix(7)).
+fn once_more<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match receive() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
+        outcome => outcome,
     }
 }
 
@@ -252,6 +301,35 @@ mod tests {
         a.send(&ToFront::Stopped, &[]).await.unwrap();
         assert!(matches!(b.receive::<ToFront>().await, Err(LinkError::Malformed { .. })));
         assert_eq!(b.receive::<ToFront>().await.unwrap().unwrap().message, ToFront::Stopped);
+    }
+
+    #[tokio::test]
+    async fn descriptors_that_are_not_wanted_are_not_received() {
+        let (a, b) = links();
+        let (there, here) = io::pipe().unwrap();
+        a.send(&ToFront::Stopped, &[]).await.unwrap();
+        a.send(&ToFront::Accepting, &[here.as_fd()]).await.unwrap();
+        drop(here);
+        assert_eq!(b.receive_bare::<ToFront>().await.unwrap(), Some(ToFront::Stopped));
+        for _ in 0..2 {
+            let refused = b.receive_bare::<ToFront>().await;
+            assert!(matches!(refused, Err(LinkError::Attached)), "{refused:?}");
+        }
+        // They are still on their way, and end with the link.
+        b.close_aside();
+        let ended = tokio::task::spawn_blocking(move || io::read_to_string(there));
+        assert_eq!(ended.await.unwrap().unwrap(), "");
+        assert!(a.send(&ToFront::Stopped, &[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_bare_peer_that_is_gone_is_the_end_of_the_link_after_its_last_words() {
+        let (a, b) = links();
+        a.send(&ToFront::Stopped, &[]).await.unwrap();
+        b.send(&ToFront::Accepting, &[]).await.unwrap();
+        drop(a);
+        assert_eq!(b.receive_bare::<ToFront>().await.unwrap(), Some(ToFront::Stopped));
+        assert_eq!(b.receive_bare::<ToFront>().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod crash_loop;
 mod drain;
 mod endurance;
 mod front_gone;
+mod hostile;
 mod listening;
 mod moving;
 mod pause;

@@ -21,7 +21,7 @@ mod stage;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use audience::{Audience, Toll};
 use dice::Dice;
@@ -122,7 +122,7 @@ async fn lane(number: u64) {
     let (mut running, mut met) = (JoinSet::new(), 0);
     for _ in 0..count {
         if running.len() == ABREAST {
-            met += kept(running.join_next().await);
+            met += kept(&mut running).await;
         }
         // Short enough to be typed.
         let schedule = Schedule::drawn(seeds.below(1_000_000));
@@ -131,15 +131,20 @@ async fn lane(number: u64) {
         running.spawn_local(async move { keeps_its_promises(&schedule).await });
     }
     while !running.is_empty() {
-        met += kept(running.join_next().await);
+        met += kept(&mut running).await;
     }
     assert!(met > 0 || count < FEW, "{count} schedules, and no fault was met");
 }
 
-fn kept(ended: Option<Result<usize, JoinError>>) -> usize {
-    match ended {
+/// How many faults the next of them has met that ends.
+async fn kept(running: &mut JoinSet<usize>) -> usize {
+    match running.join_next().await {
         Some(Ok(met)) => met,
-        Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+        Some(Err(error)) => {
+            // Those beside it have done nothing wrong, and say nothing.
+            running.shutdown().await;
+            std::panic::resume_unwind(error.into_panic())
+        }
         None => 0,
     }
 }

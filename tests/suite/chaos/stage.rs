@@ -217,10 +217,11 @@ async fn kill(process: Option<Process>) -> Toll {
     Toll { deaths: 1, cut: 0 }
 }
 
-/// How many connections the drain's deadline has cut.
+/// How many connections the drain's deadline has cut. One that is rolled back says so of its drain alone.
 fn cut(takeover: &Takeover) -> usize {
-    let cut = takeover.event("done").and_then(|done| done["cut"].as_u64());
-    cut.and_then(|cut| usize::try_from(cut).ok()).unwrap_or(0)
+    let cut = |kind| takeover.event("drained").and_then(|drained| drained["cut"][kind].as_u64());
+    let all = cut("http").unwrap_or(0) + cut("websocket").unwrap_or(0);
+    usize::try_from(all).expect("there are not so many")
 }
 
 /// Whether a process may have mounts of its own here.

@@ -3,8 +3,12 @@
 //! ```text
 //! drain ─► all gone ───────────────────────────────────► the schedule ends ─► leave
 //!    ├─► nothing moves any more ─► clients are dismissed      ▲
-//!    └─► deadline ─► what is left is cut ─────────────────────┘
+//!    └─► deadline ─► a last word ─► what is left is cut ──────┘
 //! ```
+//!
+//! **Invariants**
+//! - Whoever was here when the drain began is counted when it ends, also who is on the way to the successor then.
+//! - A drain that is cut short by hand comes to its deadline with nobody told: all are, before they are cut.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +23,9 @@ use crate::timetable::Driven;
 
 /// The most of a drain that is kept for connections that could not move.
 const LONGEST_RESERVE: Duration = Duration::from_secs(5);
+/// What is left of a move to be called off and of clients to be told, once the deadline has come. The front waits
+/// for longer.
+const LAST_WORD: Duration = Duration::from_millis(300);
 
 /// Waits until all connections and sessions have moved or ended, or the deadline has come, and says how.
 pub(super) async fn drain(
@@ -50,14 +57,16 @@ pub(super) async fn drain(
             }
             () = nothing_moves_any_more(migration, begun_at, deadline), if !dismissed => {
                 dismissed = true;
-                if let Some(migration) = migration {
-                    migration.halt();
-                }
-                gateway.dismiss();
-                clis.dismiss();
+                dismiss(gateway, clis, migration);
             }
             () = tokio::time::sleep_until(deadline.into()) => {
-                let drained = gateway.census.drained();
+                // Who is in the queue is left to the next program.
+                worker.drain(Drain::within(Duration::ZERO));
+                dismiss(gateway, clis, migration);
+                let gone = all_gone(&mut accepting, gateway, migration);
+                // Whether they are or not, this is all the time there is.
+                let _ = tokio::time::timeout(LAST_WORD, gone).await;
+                let drained = with_those_on_the_way(gateway.census.drained(), migration);
                 if drained.cut != Connections::default() {
                     warn!(http = drained.cut.http, websocket = drained.cut.websocket, "cut at the deadline");
                 }
@@ -69,6 +78,15 @@ pub(super) async fn drain(
             _ = stance.changed() => {}
         }
     }
+}
+
+/// Nothing moves from here on: what is on its way comes back, and clients are told to.
+fn dismiss(gateway: &Gateway, clis: &CliAgents, migration: Option<&Migration>) {
+    if let Some(migration) = migration {
+        migration.halt();
+    }
+    gateway.dismiss();
+    clis.dismiss();
 }
 
 /// Ends when what is still here has to be told to come back: there is no successor to move to, or the
@@ -114,6 +132,17 @@ fn with_moved(mut drained: Drained, migration: Option<&Migration>) -> Drained {
         drained.sessions = moved.sessions;
         drained.cut.http += moved.lost.http;
         drained.cut.websocket += moved.lost.websocket;
+    }
+    drained
+}
+
+/// A connection that neither came back nor was heard of from the successor ends with this worker, as far as can be
+/// known here.
+fn with_those_on_the_way(mut drained: Drained, migration: Option<&Migration>) -> Drained {
+    if let Some(migration) = migration {
+        let on_the_way = migration.roster.on_the_way();
+        drained.cut.http += on_the_way.http;
+        drained.cut.websocket += on_the_way.websocket;
     }
     drained
 }

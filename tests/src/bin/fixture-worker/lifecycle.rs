@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bodily;
+use crate::hostile::{self, GoesOn};
 use crate::script::{Admit, Backlog, OnceReady, Order, Script, Soak, Start};
 use crate::serve::{self, Facts};
 
@@ -40,10 +41,7 @@ pub(crate) async fn run(script: Script) -> ExitCode {
     }
     match start(&script, &link, &raw).await {
         Some(code) => code,
-        None => {
-            drop(raw);
-            Life::new(script, link, &hello, received.descriptors).live().await
-        }
+        None => Life::new(script, (link, raw), &hello, received.descriptors).live().await,
     }
 }
 
@@ -64,6 +62,10 @@ async fn start(script: &Script, link: &Link, raw: &OwnedFd) -> Option<ExitCode> 
         Start::Say(bytes) => {
             // What the front does next is what is tested.
             let _ = rustix::net::send(raw, bytes, rustix::net::SendFlags::NOSIGNAL);
+            hang::<()>().await;
+        }
+        Start::Hostile(way) => {
+            hostile::act(way, link, raw).await;
             hang::<()>().await;
         }
         Start::Flood => loop {
@@ -97,6 +99,7 @@ async fn front_gone(link: &Link) {
 struct Life {
     script: Script,
     link: Link,
+    raw: OwnedFd,
     sockets: Vec<(Address, OwnedFd)>,
     facts: Arc<Facts>,
     /// Those that accept, one for each socket while it is admitted.
@@ -105,6 +108,7 @@ struct Life {
     connections: JoinSet<()>,
     drain: Option<(Instant, Newcomers)>,
     drained: Drained,
+    goes_on: GoesOn,
 }
 
 enum Arrival {
@@ -113,7 +117,12 @@ enum Arrival {
 }
 
 impl Life {
-    fn new(script: Script, link: Link, hello: &Hello, descriptors: Vec<OwnedFd>) -> Self {
+    fn new(
+        script: Script,
+        (link, raw): (Link, OwnedFd),
+        hello: &Hello,
+        descriptors: Vec<OwnedFd>,
+    ) -> Self {
         let addresses = hello.sockets.iter().map(|s| s.address.parse().expect("an address"));
         let facts = Facts {
             generation: hello.generation,
@@ -126,6 +135,7 @@ impl Life {
         Self {
             script,
             link,
+            raw,
             sockets: addresses.zip(descriptors).collect(),
             facts: Arc::new(facts),
             doors: JoinSet::new(),
@@ -133,6 +143,7 @@ impl Life {
             connections: JoinSet::new(),
             drain: None,
             drained: Drained::default(),
+            goes_on: GoesOn::Honestly,
         }
     }
 
@@ -144,8 +155,9 @@ impl Life {
         let mut front = true;
         loop {
             let deadline = self.drain.map(|(deadline, _)| deadline);
+            let listens = front && self.goes_on != GoesOn::Deaf;
             tokio::select! {
-                received = self.link.receive::<ToWorker>(), if front => match received {
+                received = self.link.receive::<ToWorker>(), if listens => match received {
                     Ok(Some(received)) => {
                         if let Some(code) = self.obey(received.message).await {
                             return code;
@@ -186,6 +198,12 @@ impl Life {
             }
             ToWorker::Lease { epoch } => {
                 self.facts.lease.send_replace(Some(epoch));
+                if let Some(way) = &self.script.hostile {
+                    self.goes_on = hostile::act(way, &self.link, &self.raw).await;
+                }
+            }
+            ToWorker::Report if self.goes_on == GoesOn::Lying => {
+                say(&self.link, &ToFront::Report(hostile::largest())).await;
             }
             ToWorker::Report => say(&self.link, &ToFront::Report(self.report())).await,
             // What the script ignores, and what a worker may do without.
@@ -240,7 +258,9 @@ impl Life {
     }
 
     async fn leave(&mut self) -> ExitCode {
-        say(&self.link, &ToFront::Drained(self.drained)).await;
+        let lies = self.goes_on == GoesOn::Lying;
+        let drained = if lies { hostile::largest_drain() } else { self.drained };
+        say(&self.link, &ToFront::Drained(drained)).await;
         ExitCode::SUCCESS
     }
 

@@ -4,6 +4,7 @@
 //! HTTP/1.1 to say which generation it is. `script.rs` lists what it can be told.
 
 mod bodily;
+mod hostile;
 mod library;
 mod lifecycle;
 mod script;

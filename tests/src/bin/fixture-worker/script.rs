@@ -19,6 +19,8 @@
 //! | `accept-once:FILE` | says `Accepting` once FILE exists |
 //! | `die-in-soak` `fail-in-soak` | right after `Accepting` |
 //! | `wants-takeover:REASON` | asks to be replaced right after `Accepting` |
+//! | `hostile-start:WAY` | instead of `Ready`, what `hostile.rs` lists |
+//! | `hostile:WAY` | the same once it has the lease |
 //! | `shrink-backlog` | listens again with a backlog of 1 before it accepts |
 //! | `never-stops` | does not answer `StopAccepting` |
 //! | `never-drains` | does not leave after `Drain` |
@@ -38,6 +40,7 @@ pub(crate) struct Script {
     bad_until: Option<PathBuf>,
     pub(crate) grandchild: Option<PathBuf>,
     pub(crate) orphan: Option<PathBuf>,
+    pub(crate) hostile: Option<String>,
     pub(crate) start: Start,
     pub(crate) free_descriptors: Option<u64>,
     pub(crate) once_ready: OnceReady,
@@ -60,6 +63,7 @@ pub(crate) enum Start {
     Refuse(String),
     Say(Vec<u8>),
     Flood,
+    Hostile(String),
 }
 
 /// Once it is ready.
@@ -142,6 +146,8 @@ impl Script {
             "die-in-soak" => self.soak = Soak::Die,
             "fail-in-soak" => self.soak = Soak::Fail,
             "wants-takeover" => self.soak = Soak::WantTakeover(rest.into()),
+            "hostile-start" => self.start = Start::Hostile(rest.into()),
+            "hostile" => self.hostile = Some(rest.into()),
             "never-stops" => self.stop = Order::Ignore,
             "never-drains" => self.drain = Order::Ignore,
             "ignore-term" => self.terminate = Order::Ignore,

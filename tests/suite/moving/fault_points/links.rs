@@ -75,6 +75,18 @@ async fn an_incumbent_that_dies_as_it_calls_a_move_off_leaves_the_canary_to_the_
 }
 
 #[tokio::test]
+async fn a_drain_cut_short_while_a_successor_stands_still_loses_nobody_without_a_word() {
+    let (incumbent, successor) = programs("target.offer-received", "stop@2");
+    let scene = Scene::begin(incumbent, &successor).await;
+    let stopped = scene.front.stopped_at("target.offer-received").await;
+    scene.front.run(&["drain", "--now", "g1"]).await.assert_code(0);
+    eventually("the incumbent is gone", async || scene.incumbent.is_gone().then_some(())).await;
+    stopped.go_on();
+    let (takeover, told) = scene.not_everybody_has_moved().await;
+    assert_eq!(told.lost_in_silence(), 0, "{takeover:?}");
+}
+
+#[tokio::test]
 async fn connections_wait_for_a_successor_that_may_open_no_more_descriptors_for_a_while() {
     let (incumbent, successor) = programs("target.offer-received", "emfile");
     let scene = Scene::begin(incumbent, &successor).await;
