@@ -39,7 +39,7 @@ use crate::reap;
 use crate::reexec::Reexec;
 use crate::reexec::check::{CheckFailed, Checked};
 use crate::signals::Signals;
-use crate::spawn;
+use crate::spawn::{self, Terms};
 use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
 use crate::turning_away::TurningAway;
@@ -59,7 +59,7 @@ const SPARE_DESCRIPTORS: u64 = 300;
 pub(crate) struct Settings {
     pub(crate) rules: Rules,
     pub(crate) max_connections: Option<u64>,
-    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) terms: Terms,
     pub(crate) hangup: Hangup,
     pub(crate) log: Log,
 }
@@ -264,8 +264,8 @@ impl Front {
         };
         let hello = self.hello(id, &listeners);
         let program = self.programs.get(program);
-        let log_file = self.settings.log_file.as_deref();
-        self.workers.start(program, log_file, hello, listeners, self.words.0.clone())?;
+        let terms = &self.settings.terms;
+        self.workers.start(program, terms, hello, listeners, self.words.0.clone())?;
         self.kills_seen.since(id);
         Ok(())
     }

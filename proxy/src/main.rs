@@ -28,6 +28,7 @@ mod program;
 mod reap;
 mod reexec;
 mod resident;
+mod rights;
 mod runtime;
 mod signals;
 #[cfg(test)]

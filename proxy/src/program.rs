@@ -199,6 +199,7 @@ pub(crate) fn is_for_the_front_alone(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     name.starts_with("HOLDFAST_RESUME")
         || name == "NOTIFY_SOCKET"
+        || name == "FDSTORE"
         || name.starts_with("LISTEN_")
         || name.starts_with("WATCHDOG_")
 }

@@ -4,6 +4,7 @@
 //! - The child gets descriptors 0 (its link), 1 and 2, and no other.
 //! - It leads its own process group: a Ctrl-C at the front's terminal is the front's to handle, and
 //!   a failed successor is ended with everything it started.
+//! - It runs as whom `rights.rs` says, and may have as many descriptors as the front.
 //! - It starts with no signal blocked, and without what the service manager told the front.
 
 use std::fs::File;
@@ -13,12 +14,15 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use handoff::limits::{DescriptorLimits, SOFT_VARIABLE};
 use handoff::link;
 use handoff::worker::LINK_VARIABLE;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::program::{NotFound, Program, is_for_the_front_alone};
+use crate::rights::Rights;
 
 /// A worker's process and the front's end of its link.
 #[derive(Debug)]
@@ -40,21 +44,35 @@ pub(crate) enum SpawnFailed {
     Exec { program: PathBuf, source: io::Error },
 }
 
-/// Starts `program` as a worker. What it writes goes to `log_file`, or where the front's own
-/// output goes.
-pub(crate) fn spawn(program: &Program, log_file: Option<&Path>) -> Result<Spawned, SpawnFailed> {
+/// What every worker of a front is started with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    /// Where its output goes, if not where the front's own goes.
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) rights: Rights,
+    pub(crate) limits: DescriptorLimits,
+}
+
+/// Starts `program` as a worker.
+pub(crate) fn spawn(program: &Program, terms: &Terms) -> Result<Spawned, SpawnFailed> {
     let path = program.resolve().map_err(|source| SpawnFailed::Find { source })?;
     let (ours, theirs) = link::pair().map_err(|source| SpawnFailed::Link { source })?;
-    let mut command = match program.adapter.split_first() {
-        None => Command::new(&path),
-        Some((adapter, words)) => {
-            let mut command = Command::new(adapter);
-            command.args(words).arg("--").arg(&path);
-            command
-        }
+    let mut words = program.adapter.clone();
+    if !words.is_empty() {
+        words.push("--".into());
+    }
+    words.push(path.clone().into());
+    let mut command = if terms.rights.are_the_fronts() {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    } else {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(terms.rights.words()).args(&words);
+        command
     };
     command.args(&program.arguments).process_group(0).stdin(Stdio::from(theirs));
-    if let Some(log_file) = log_file {
+    if let Some(log_file) = &terms.log_file {
         let (out, err) = open_log(log_file)
             .map_err(|source| SpawnFailed::LogFile { path: log_file.to_owned(), source })?;
         command.stdout(out).stderr(err);
@@ -64,6 +82,8 @@ pub(crate) fn spawn(program: &Program, log_file: Option<&Path>) -> Result<Spawne
             command.env_remove(name);
         }
     }
+    command.env(SOFT_VARIABLE, terms.limits.inherited.to_string());
+    command.envs(terms.rights.environment());
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));
     command.env(LINK_VARIABLE, "stdin");
     let child = command.spawn().map_err(|source| SpawnFailed::Exec { program: path, source })?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use handoff::message::{GenerationId, millis};
 
 use crate::control::protocol::{
-    FrontStatus, GenerationStatus, ListenerStatus, NextTakeover, Paused, Respawn, Status,
-    TakeoverStatus,
+    FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused, Respawn,
+    Status, TakeoverStatus,
 };
 use crate::event::Deadline;
 use crate::front::Front;
@@ -40,6 +40,10 @@ impl Front {
                 uptime_ms: millis(self.started_at.elapsed()),
                 resident_bytes: resident::of(std::process::id()).unwrap_or_default(),
                 descriptors: open_descriptors().unwrap_or_default(),
+                limits: Some(LimitsStatus {
+                    descriptors: self.settings.terms.limits.current,
+                    descriptors_at_start: self.settings.terms.limits.inherited,
+                }),
             },
             listeners: self.listener_statuses(),
             generations: self.generation_statuses(),

@@ -7,7 +7,6 @@
 //!   close.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +23,7 @@ use crate::event::{Exit, Failure};
 use crate::handoff::{Conversation, Recalled, Word};
 use crate::listener::Listeners;
 use crate::program::Program;
-use crate::spawn::{self, Spawned};
+use crate::spawn::{self, Spawned, Terms};
 
 /// One worker's process. Written down it is what another image of the front has to know of it; its link goes
 /// beside it.
@@ -93,13 +92,13 @@ impl Workers {
     pub(crate) fn start(
         &mut self,
         program: &Program,
-        log_file: Option<&Path>,
+        terms: &Terms,
         hello: Hello,
         listeners: Arc<Listeners>,
         words: mpsc::Sender<Word>,
     ) -> Result<(), Failure> {
         let id = hello.generation;
-        let Spawned { pid, link } = spawn::spawn(program, log_file)
+        let Spawned { pid, link } = spawn::spawn(program, terms)
             .map_err(|error| Failure::NotStarted { reason: chain(&error) })?;
         fault::reach(Point::Spawned);
         // Without a conversation its deadline to be ready passes.

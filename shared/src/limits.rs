@@ -8,11 +8,16 @@ use std::fs::File;
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+/// In the environment of a worker: the soft limit that its front was started with, in counts.
+pub const SOFT_VARIABLE: &str = "HOLDFAST_SOFT_DESCRIPTORS";
 
 /// The limits of descriptors, in counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorLimits {
-    /// The soft limit this process was started with: what its children should get.
+    /// The soft limit that this process, or the front that raised it before, was started with: what its children
+    /// should get.
     pub inherited: u64,
     /// The limit in force.
     pub current: u64,
@@ -27,7 +32,21 @@ pub fn raise_descriptor_limit() -> io::Result<DescriptorLimits> {
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
-    Ok(DescriptorLimits { inherited: soft, current: hard })
+    Ok(DescriptorLimits { inherited: meant(soft), current: hard })
+}
+
+/// The soft limit for a child of this process, as [`DescriptorLimits::inherited`].
+///
+/// # Errors
+/// Those of getrlimit(2).
+pub fn soft_limit_for_children() -> io::Result<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| meant(soft)).map_err(Into::into)
+}
+
+/// A front raises its limit, and its workers inherit that; what was meant before is in their environment.
+fn meant(soft: u64) -> u64 {
+    let said = std::env::var(SOFT_VARIABLE).ok().and_then(|limit| limit.parse().ok());
+    said.map_or(soft, |limit: u64| limit.min(soft))
 }
 
 /// Makes room in the kernel's table for descriptors with numbers below `count`, or as many as the limit in

@@ -16,6 +16,7 @@ mod drain;
 mod endurance;
 mod front_gone;
 mod hostile;
+mod limits;
 mod listening;
 mod moving;
 mod pause;

@@ -27,6 +27,7 @@ use handoff::chain;
 use crate::adapter::AdapterFailed;
 use crate::adapter::stage::Stage;
 use crate::control::client::AskFailed;
+use crate::rights;
 
 /// The exit code of a command line that cannot be understood: EX_USAGE.
 const USAGE: u8 = 64;
@@ -64,6 +65,8 @@ enum Command {
     /// What a front asks of the binary it is to become.
     #[command(hide = true, name = crate::reexec::check::COMMAND)]
     ReexecCheck,
+    #[command(hide = true)]
+    WorkerStage(rights::Stage),
 }
 
 /// Where the front's control socket is.
@@ -154,9 +157,11 @@ pub(crate) fn run() -> ExitCode {
             };
         }
     };
-    if let Command::AdapterStage(stage) = cli.command {
+    match cli.command {
         // A runtime would take the numbers of the descriptors that the program is to have.
-        return stage.perform();
+        Command::AdapterStage(stage) => return stage.perform(),
+        Command::WorkerStage(stage) => return stage.perform(),
+        _ => {}
     }
     if let Command::Run(run) = &mut cli.command
         && let Err(failed) = run.inherit()
@@ -199,6 +204,7 @@ impl Command {
             Self::ReexecCheck => crate::reexec::check::answer()
                 .map(|goes_on| if goes_on { ExitCode::SUCCESS } else { ExitCode::FAILURE })
                 .map_err(|source| Failed::Runtime { doing: "could not read a state", source }),
+            Self::WorkerStage(stage) => Ok(stage.perform()),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use handoff::limits;
 use handoff::socket::Address;
 use tracing::info;
 
@@ -20,6 +21,8 @@ use crate::front::{Front, Hangup, Settings};
 use crate::listener::{Files, Listeners, Wanted};
 use crate::log::Log;
 use crate::program::Program;
+use crate::rights::{NewPrivileges, Rights, RightsRefused};
+use crate::spawn::Terms;
 use crate::systemd;
 use crate::systemd::inherited::{Inherited, Names};
 
@@ -103,6 +106,15 @@ pub(super) struct Run {
     adapter: Option<Kind>,
     #[command(flatten)]
     flags: Flags,
+    /// Run workers as this user, NAME or NAME:GROUP, by name or number; only for a front that root starts
+    #[arg(long, value_name = "NAME[:GROUP]", env = "HOLDFAST_USER")]
+    user: Option<String>,
+    /// Run workers as this group
+    #[arg(long, value_name = "GROUP", env = "HOLDFAST_GROUP")]
+    group: Option<String>,
+    /// Have workers and what they start gain no rights by set-user-ID bits and the like
+    #[arg(long, env = "HOLDFAST_NO_NEW_PRIVS")]
+    no_new_privs: bool,
     #[arg(skip)]
     inherited: Inherited,
     /// The worker's program and its arguments [default: the bundled holdfast-worker]
@@ -132,11 +144,18 @@ impl Run {
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
         self.check_addresses(&self.listen)?;
+        // A state directory that is missing is made for the workers before the front makes one for its control socket.
+        let rights = self.rights()?;
+        let limits = limits::raise_descriptor_limit().map_err(|source| Failed::Runtime {
+            doing: "could not raise the limit of descriptors",
+            source,
+        })?;
         let program = self.program()?;
+        let terms = Terms { log_file: self.log_file.clone(), rights, limits };
         let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
         let mut names = Names::default();
         let listeners = self.listen(&mut names)?;
-        let settings = self.settings();
+        let settings = self.settings(terms);
         let control = lock.open().map_err(configuration)?;
         let own =
             |source| Failed::Runtime { doing: "could not keep hold of what is its own", source };
@@ -159,6 +178,7 @@ impl Run {
         self.check_addresses(&self.listen)?;
         control.path()?;
         program.resolve().map_err(configuration)?;
+        self.rights_of().map_err(configuration)?;
         Ok(())
     }
 
@@ -234,7 +254,23 @@ impl Run {
         if self.exclusive { TakeoverOrder::StopFirst } else { self.takeover_order }
     }
 
-    fn settings(&self) -> Settings {
+    fn rights_of(&self) -> Result<Rights, RightsRefused> {
+        let new_privileges =
+            if self.no_new_privs { NewPrivileges::Never } else { NewPrivileges::Gained };
+        Rights::of(self.user.as_deref(), self.group.as_deref(), new_privileges)
+    }
+
+    /// As whom workers run, once they can write where they have to.
+    fn rights(&self) -> Result<Rights, Failed> {
+        let rights = self.rights_of().map_err(configuration)?;
+        let named = std::env::var_os("HOLDFAST_STATE_DIR").filter(|path| !path.is_empty());
+        if let Some(path) = named {
+            rights.prepare_state_directory(Path::new(&path)).map_err(configuration)?;
+        }
+        Ok(rights)
+    }
+
+    fn settings(&self, terms: Terms) -> Settings {
         Settings {
             rules: Rules {
                 order: self.order(),
@@ -246,7 +282,7 @@ impl Run {
                 standby: if self.standby { WithStandby::Yes } else { WithStandby::No },
             },
             max_connections: self.max_connections,
-            log_file: self.log_file.clone(),
+            terms,
             // Only a process with a controlling terminal can open it (tty(4)).
             hangup: if File::open("/dev/tty").is_ok() { Hangup::Stop } else { Hangup::Takeover },
             log: self.log.clone(),

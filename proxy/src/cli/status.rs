@@ -46,12 +46,13 @@ impl Status {
 fn tables(status: &Document) -> String {
     let front = &status.front;
     let mut lines = vec![format!(
-        "front {} · pid {} · up {} · {} KiB resident · {} descriptors{}",
+        "front {} · pid {} · up {} · {} KiB resident · {} descriptors{}{}",
         front.version,
         front.pid,
         spoken(front.uptime_ms),
         front.resident_bytes / 1024,
         front.descriptors,
+        front.limits.map_or_else(String::new, |limits| format!(" of {}", limits.descriptors)),
         if status.stopping { " · stopping" } else { "" }
     )];
     let mut listeners = table(["listener", "shard", "inode"]);

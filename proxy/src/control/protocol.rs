@@ -198,6 +198,18 @@ pub(crate) struct FrontStatus {
     pub(crate) uptime_ms: u64,
     pub(crate) resident_bytes: u64,
     pub(crate) descriptors: u64,
+    /// `None` from a front of an earlier version.
+    #[serde(default)]
+    pub(crate) limits: Option<LimitsStatus>,
+}
+
+/// How much the front, and each of its workers, may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LimitsStatus {
+    /// The limit in force, in descriptors.
+    pub(crate) descriptors: u64,
+    /// The one the front was started with.
+    pub(crate) descriptors_at_start: u64,
 }
 
 /// One listening socket.

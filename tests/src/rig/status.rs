@@ -66,6 +66,14 @@ pub struct FrontStatus {
     pub uptime_ms: u64,
     pub resident_bytes: u64,
     pub descriptors: u64,
+    pub limits: Limits,
+}
+
+/// What the front and its workers may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Limits {
+    pub descriptors: u64,
+    pub descriptors_at_start: u64,
 }
 
 /// One listening socket.

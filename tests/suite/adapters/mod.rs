@@ -27,7 +27,7 @@ pub(crate) fn activated<W: AsRef<str>>(setup: Setup, words: impl IntoIterator<It
 }
 
 /// A front that runs the server under `relay`.
-fn relayed<W: AsRef<str>>(setup: Setup, words: impl IntoIterator<Item = W>) -> Setup {
+pub(crate) fn relayed<W: AsRef<str>>(setup: Setup, words: impl IntoIterator<Item = W>) -> Setup {
     quick(setup).flag("--adapter", "relay").worker(server(words))
 }
 

@@ -25,13 +25,15 @@ pub(crate) async fn exists(file: &Path) {
 
 /// Has a child write what it was given to `file`: descriptors, limit, environment.
 pub(crate) fn show_to_grandchild(file: &Path) {
+    let limit = handoff::limits::soft_limit_for_children().expect("there is a limit");
     // A child of the shell lists what it was given; the shell has descriptors of its own. The file
     // appears whole.
-    let script = r#"{ ls -l /proc/self/fd | sed -n 's/.* \([0-9]*\) -> /descriptor \1 /p'
+    let script = r#"ulimit -Sn LIMIT
+                    { ls -l /proc/self/fd | sed -n 's/.* \([0-9]*\) -> /descriptor \1 /p'
                       echo "limit $(ulimit -Sn)"
                       env | sed 's/^/environment /'; } > "$0.part"
                     mv "$0.part" "$0""#;
-    shell(script, file);
+    shell(&script.replace("LIMIT", &limit.to_string()), file);
 }
 
 /// Leaves a process behind that is in no group or session of ours; its pid is in `file`.
