@@ -175,6 +175,7 @@ impl Front {
             .then(|| self.programs.changed(self.generations.current, change));
         let (takeover, actions) = self.generations.request_takeover(program)?;
         info!(takeover = takeover.0, "takeover requested");
+        self.programs.keep_only(&self.generations.programs());
         let events = self.story.follow(takeover);
         self.perform(actions);
         Ok(Watch { takeover: takeover.0, events, draining: None })

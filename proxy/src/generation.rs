@@ -24,7 +24,7 @@
 //! - Every wait on a process has its deadline set; a front with nothing to wait for has none.
 //! - Unless the front is stopping, somebody serves, or is on the way to, or a pause is running.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use handoff::message::{Drain, GenerationId, LONGEST_EXTENSION};
@@ -220,6 +220,37 @@ impl Generations {
             actions.push(Action::Note(Note::Waits { takeover, draining }));
         }
         Ok((takeover, actions))
+    }
+
+    /// Every program that runs, or that anything here may have started.
+    pub(crate) fn programs(&self) -> BTreeSet<ProgramId> {
+        // Field by field: a program that a new one names must not be forgotten (`Programs::keep_only`).
+        let Self {
+            living,
+            current,
+            course,
+            pending,
+            rules: _,
+            next: _,
+            lease: _,
+            epoch: _,
+            takeovers: _,
+            short_lives: _,
+            proven,
+            hold: _,
+            standby: _,
+            standby_failures: _,
+        } = self;
+        let on_its_way = match course {
+            Course::Takeover(takeover) => Some(takeover.program),
+            Course::Steady
+            | Course::Launching(_)
+            | Course::Pausing
+            | Course::Paused(_)
+            | Course::Leaving => None,
+        };
+        let living = living.values().map(|generation| generation.program);
+        living.chain([*current]).chain(*proven).chain(on_its_way).chain(pending.flatten()).collect()
     }
 
     /// The generation whose drain the next takeover waits for.

@@ -5,6 +5,7 @@
 //!   upgraded, counts from the next generation on.
 //! - Working directory and environment are those of the front's start, plus what the operator added.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -109,31 +110,35 @@ fn check(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Every program this front was told to run.
+/// How many programs are known before those are forgotten that nobody runs or could be started again.
+const MOST_IDLE: usize = 16;
+
+/// Every program this front was told to run, and may still run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Programs {
-    known: Vec<Program>,
+    known: BTreeMap<ProgramId, Program>,
+    next: u32,
 }
 
 impl Programs {
     /// The program the front starts with has the id 0.
     pub(crate) fn new(first: Program) -> (Self, ProgramId) {
-        (Self { known: vec![first] }, ProgramId(0))
+        (Self { known: BTreeMap::from([(ProgramId(0), first)]), next: 1 }, ProgramId(0))
     }
 
     /// The program behind an id.
     pub(crate) fn get(&self, id: ProgramId) -> &Program {
-        &self.known[id.0 as usize]
+        self.known.get(&id).expect("only what no policy names is forgotten")
     }
 
     /// Whether an adapter runs them: that is said once, for all of them.
     pub(crate) fn run_by_adapters(&self) -> bool {
-        self.known.iter().any(|program| !program.adapter.is_empty())
+        self.known.values().any(|program| !program.adapter.is_empty())
     }
 
     /// The front's binary is another one now, and with it that of the adapters.
     pub(crate) fn move_adapters(&mut self, from: &Path, to: &Path) {
-        for adapter in self.known.iter_mut().filter_map(|program| program.adapter.first_mut()) {
+        for adapter in self.known.values_mut().filter_map(|program| program.adapter.first_mut()) {
             if adapter == from.as_os_str() {
                 *adapter = to.into();
             }
@@ -143,11 +148,20 @@ impl Programs {
     /// The id of `base` as changed; the same program has the same id.
     pub(crate) fn changed(&mut self, base: ProgramId, change: ProgramChange) -> ProgramId {
         let program = self.get(base).changed(change);
-        let index = self.known.iter().position(|known| *known == program).unwrap_or_else(|| {
-            self.known.push(program);
-            self.known.len() - 1
-        });
-        ProgramId(u32::try_from(index).expect("each program took an operator's request"))
+        if let Some((id, _)) = self.known.iter().find(|(_, known)| **known == program) {
+            return *id;
+        }
+        let id = ProgramId(self.next);
+        self.next = self.next.checked_add(1).expect("each program took an operator's request");
+        self.known.insert(id, program);
+        id
+    }
+
+    /// Forgets what none of these is, so that a front that is given another program every day does not grow.
+    pub(crate) fn keep_only(&mut self, named: &BTreeSet<ProgramId>) {
+        if self.known.len() > MOST_IDLE {
+            self.known.retain(|id, _| named.contains(id));
+        }
     }
 }
 
@@ -246,6 +260,31 @@ mod tests {
         assert_eq!(programs.changed(first, change("/b")), second);
         assert_eq!(programs.changed(second, change("/a")), first);
         assert_eq!(programs.changed(first, ProgramChange::default()), first);
+    }
+
+    #[test]
+    fn programs_that_nobody_names_any_more_are_forgotten_and_the_others_keep_their_ids() {
+        let path = |number: u32| ProgramChange {
+            path: Some(format!("/{number}").into()),
+            ..Default::default()
+        };
+        let first = Program {
+            adapter: vec![],
+            path: "/first".into(),
+            arguments: vec![],
+            environment: vec![],
+        };
+        let (mut programs, id) = Programs::new(first.clone());
+        let mut current = id;
+        for number in 0..1000 {
+            let next = programs.changed(current, path(number));
+            // One is asked for while the one before it still drains.
+            programs.keep_only(&BTreeSet::from([id, current, next]));
+            assert_eq!(*programs.get(next), programs.get(current).changed(path(number)));
+            current = next;
+        }
+        assert!(programs.known.len() <= MOST_IDLE + 1, "{}", programs.known.len());
+        assert_eq!(*programs.get(id), first);
     }
 
     #[test]
