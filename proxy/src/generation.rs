@@ -247,6 +247,7 @@ impl Generations {
             | Course::Launching(_)
             | Course::Pausing
             | Course::Paused(_)
+            | Course::Resuming(_)
             | Course::Leaving => None,
         };
         let living = living.values().map(|generation| generation.program);

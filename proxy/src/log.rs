@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 use tracing::level_filters::LevelFilter;
 
+use crate::outlet::{self, Outlet};
+
 #[derive(Clone, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct Log {
     /// How the front writes its log, on stderr
@@ -30,8 +32,10 @@ enum LogFormat {
 impl Log {
     /// Begins to write it.
     pub(crate) fn start(&self) {
+        let Ok(outlet) = Outlet::beside(std::io::stderr()) else { return };
+        let outlet = outlet::LOG.get_or_init(|| outlet);
         let log = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
+            .with_writer(move || outlet)
             .with_max_level(self.log_level)
             .with_target(false)
             // Where stderr is broken, complaining about it there would panic.

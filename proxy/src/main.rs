@@ -23,6 +23,7 @@ mod log;
 mod memory;
 mod oom;
 mod orphans;
+mod outlet;
 mod pause;
 mod program;
 mod reap;

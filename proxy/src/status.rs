@@ -1,6 +1,5 @@
 //! The front's own account of itself, as `holdfast status` shows it.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use handoff::message::{GenerationId, millis};
@@ -12,6 +11,7 @@ use crate::control::protocol::{
 use crate::event::Deadline;
 use crate::front::Front;
 use crate::generation::Course;
+use crate::outlet::{LOG, Outlet};
 use crate::resident;
 use crate::turning_away::TurningAway;
 
@@ -40,6 +40,7 @@ impl Front {
                 uptime_ms: millis(self.started_at.elapsed()),
                 resident_bytes: resident::of(std::process::id()).unwrap_or_default(),
                 descriptors: open_descriptors().unwrap_or_default(),
+                log_lines_lost: LOG.get().map_or(0, Outlet::lost),
                 limits: Some(LimitsStatus {
                     descriptors: self.settings.terms.limits.current,
                     descriptors_at_start: self.settings.terms.limits.inherited,
@@ -78,7 +79,9 @@ impl Front {
         lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
         lines.push("replace the worker at any time with: holdfast takeover".to_owned());
         // A stdout that is closed or full is no reason to let go of the port.
-        let _ = std::io::stdout().write_all(format!("{}\n", lines.join("\n")).as_bytes());
+        if let Ok(outlet) = Outlet::beside(std::io::stdout()) {
+            outlet.offer(format!("{}\n", lines.join("\n")).as_bytes());
+        }
     }
 
     fn listener_statuses(&self) -> Vec<ListenerStatus> {

@@ -201,6 +201,9 @@ pub(crate) struct FrontStatus {
     /// `None` from a front of an earlier version.
     #[serde(default)]
     pub(crate) limits: Option<LimitsStatus>,
+    /// Lines of the front's log that nobody read in time.
+    #[serde(default)]
+    pub(crate) log_lines_lost: u64,
 }
 
 /// How much the front, and each of its workers, may have open.

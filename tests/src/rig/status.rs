@@ -67,6 +67,7 @@ pub struct FrontStatus {
     pub resident_bytes: u64,
     pub descriptors: u64,
     pub limits: Limits,
+    pub log_lines_lost: u64,
 }
 
 /// What the front and its workers may have open.
