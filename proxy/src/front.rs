@@ -282,6 +282,7 @@ impl Front {
             ready_timeout_ms: millis(self.settings.rules.ready_timeout),
             drain_timeout_ms: millis(self.settings.rules.drain_timeout),
             max_connections: self.settings.max_connections,
+            rescue: None,
         }
     }
 
@@ -340,6 +341,10 @@ impl Front {
             ToFront::WantsTakeover { reason } => return self.on_wanted(id, reason),
             ToFront::Lost(connections) => return self.story.lost(id, connections),
             ToFront::Report(report) => return self.workers.reported(id, report),
+            ToFront::Rescued(_) => {
+                let reason = "it was not asked what it is".to_owned();
+                Event::Unfit(id, Failure::BrokeProtocol { reason })
+            }
         };
         self.feed(event);
     }

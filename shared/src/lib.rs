@@ -23,7 +23,7 @@
 //! ```
 //!
 //! The end of the link means the other side is gone: a worker that was never admitted exits, an
-//! admitted one goes on accepting and serving.
+//! admitted one goes on accepting and serving, and the next front finds it by its [`rescue`] socket.
 //!
 //! Start with [`Worker::start`]; `examples/hyper.rs` and `examples/axum.rs` are whole servers, whose connections
 //! are finished by the worker that accepted them. [`Worker::movable`] has them move instead:
@@ -38,6 +38,7 @@ pub mod link;
 pub mod message;
 pub mod migrate;
 mod places;
+pub mod rescue;
 pub mod signals;
 pub mod socket;
 mod stance;

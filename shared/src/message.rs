@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rescue::{Rescue, Rescued};
+
 /// The version of the link's protocol that this crate speaks.
 pub const PROTOCOL: u32 = 1;
 /// The oldest version that this crate still understands.
@@ -129,6 +131,9 @@ pub enum ToWorker {
     /// A process that a worker had started, and that the front adopted from it, has ended. Said to those that
     /// [ask for it](Ready::hears_of_orphans).
     OrphanEnded(OrphanEnded),
+    /// The first message of a front that comes after one that died, over the worker's rescue socket; answered by
+    /// [`ToFront::Rescued`].
+    Rescue(Rescue),
 }
 
 /// What a worker says to the front.
@@ -170,6 +175,8 @@ pub enum ToFront {
     Drained(Drained),
     /// The answer to [`ToWorker::Report`].
     Report(Report),
+    /// The answer to [`ToWorker::Rescue`], with the listening sockets attached in the order of [`Rescued::sockets`].
+    Rescued(Rescued),
 }
 
 /// The front's opening: what the worker is, what it is given, what the front's deadlines are.
@@ -188,6 +195,9 @@ pub struct Hello {
     /// The most connections the worker may hold open at once, if it is limited.
     #[serde(default)]
     pub max_connections: Option<u64>,
+    /// The directory for the worker's [rescue socket](crate::rescue), by which it is found when its front has died.
+    #[serde(default)]
+    pub rescue: Option<String>,
 }
 
 /// One listening socket: where it listens, and which one of its address's group it is.
@@ -330,6 +340,7 @@ pub fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rescue::{Incumbent, Standing};
 
     #[test]
     fn a_generation_is_written_and_read_as_g7() {
@@ -350,6 +361,7 @@ mod tests {
                 ready_timeout_ms: 60_000,
                 drain_timeout_ms: 30_000,
                 max_connections: Some(10),
+                rescue: Some("/run/holdfast.rescue".into()),
             }),
             ToWorker::Admit,
             ToWorker::StopAccepting,
@@ -360,6 +372,7 @@ mod tests {
             ToWorker::MigrateFrom { incumbent: GenerationId::new(7) },
             ToWorker::Reaped { generation: GenerationId::new(7) },
             ToWorker::OrphanEnded(OrphanEnded { pid: 42, code: None, signal: Some(9) }),
+            ToWorker::Rescue(Rescue { protocol: PROTOCOL }),
         ];
         for message in to_worker {
             let bytes = serde_json::to_vec(&message).unwrap();
@@ -381,6 +394,16 @@ mod tests {
             ToFront::Stopped,
             ToFront::Drained(Drained::default()),
             ToFront::Report(Report::default()),
+            ToFront::Rescued(Rescued {
+                generation: GenerationId::new(7),
+                age_ms: 1,
+                standing: Standing::Draining(Drain::within(Duration::ZERO)),
+                lease: Some(3),
+                latest_epoch: 4,
+                sockets: vec![],
+                hears_of_orphans: false,
+                incumbent: Some(Incumbent { generation: GenerationId::new(6), linked: true }),
+            }),
         ];
         for message in to_front {
             let bytes = serde_json::to_vec(&message).unwrap();

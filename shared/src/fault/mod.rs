@@ -67,6 +67,10 @@ points! {
     LeaseSent = "front.lease-sent",
     /// The front has received `Drained`, and not acted on it.
     DrainedReceived = "front.drained-received",
+    /// The front has sent `Rescue` to a worker of one that died.
+    RescueSent = "front.rescue-sent",
+    /// The front knows what every such worker is, and has told none of them anything.
+    Found = "front.found",
 
     /// The front has recalled its links, and is about to become another image.
     ReexecFrozen = "front.reexec-frozen",
@@ -89,6 +93,10 @@ points! {
     DrainReceived = "worker.drain-received",
     /// Everything has ended in a worker, and it has not said so.
     Leaving = "worker.leaving",
+    /// A worker was called by the next front, and has not answered.
+    RescueReceived = "worker.rescue-received",
+    /// A worker has told the next front what it is.
+    RescuedSaid = "worker.rescued-said",
 
     /// The incumbent has asked connections to move.
     Asked = "source.asked",
@@ -128,6 +136,7 @@ impl Point {
             ToWorker::MigrateTo { .. } => Some(Self::Introduced),
             ToWorker::Drain(_) => Some(Self::DrainSent),
             ToWorker::Lease { .. } => Some(Self::LeaseSent),
+            ToWorker::Rescue(_) => Some(Self::RescueSent),
             ToWorker::Report
             | ToWorker::MigrateFrom { .. }
             | ToWorker::Reaped { .. }
@@ -148,7 +157,8 @@ impl Point {
             | ToFront::Lost(_)
             | ToFront::WantsTakeover { .. }
             | ToFront::Extend { .. }
-            | ToFront::Report(_) => None,
+            | ToFront::Report(_)
+            | ToFront::Rescued(_) => None,
         }
     }
 
@@ -165,7 +175,8 @@ impl Point {
             | ToFront::Lost(_)
             | ToFront::WantsTakeover { .. }
             | ToFront::Extend { .. }
-            | ToFront::Report(_) => None,
+            | ToFront::Report(_)
+            | ToFront::Rescued(_) => None,
         }
     }
 }

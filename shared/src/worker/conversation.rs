@@ -1,27 +1,38 @@
-//! The conversation with the front, for as long as the worker lives.
+//! The conversation with the front, for as long as the worker lives: with the one that started it, and with each that
+//! comes after one that died.
 //!
 //! **Invariants**
 //! - Orders are obeyed in the order they come; an acknowledgement follows the deed.
-//! - The end of the link changes the stance once, and nothing else.
+//! - The end of a link changes the stance at most once, and nothing else: who serves serves on, who drains drains on.
+//! - Without a front nothing is waited for but the next one: no timer runs, and what is said is let go of.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
+use super::kept::Kept;
 use super::mover::{Introduction, migration_link};
 use crate::fault::{self, Point};
 use crate::link::{Link, Received};
-use crate::message::{Connections, Drain, GenerationId, OrphanEnded, Report, ToFront, ToWorker};
+use crate::message::{
+    Connections, Drain, GenerationId, OLDEST_PROTOCOL, OrphanEnded, PROTOCOL, Report, ToFront,
+    ToWorker,
+};
 use crate::migrate::Moved;
+use crate::rescue::RescueSocket;
 use crate::stance::Stance;
 
 /// How long an incumbent that is admitted again waits for the end of its link to the successor that failed.
 const LINK_END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a front may take to read what a worker says over its rescue socket.
+const RESCUED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the conversation with the front and the server's own tasks both see.
 pub(super) struct Shared {
@@ -37,14 +48,16 @@ pub(super) struct Shared {
     pub(super) reporter: OnceLock<Box<dyn Fn() -> Report + Send + Sync>>,
     /// Who is told how adopted processes have ended.
     pub(super) orphans: OnceLock<Box<dyn Fn(OrphanEnded) + Send + Sync>>,
+    pub(super) kept: Kept,
 }
 
 impl Shared {
     /// Passes a migration link on. Nobody there to take it closes it, which the other side
     /// understands.
     fn introduce(&self, introduction: Introduction) {
-        if let Some(mover) = self.mover.get() {
-            mover(introduction);
+        match self.mover.get() {
+            Some(mover) => mover(introduction),
+            None => self.kept.unlinked(),
         }
     }
 
@@ -66,7 +79,15 @@ impl Shared {
     pub(super) fn drain(&self, drain: Drain) {
         // Whoever drains writes no more schedules.
         self.lease.send_replace(None);
-        self.stance.send_modify(|stance| *stance = stance.draining(drain, Instant::now()));
+        self.change(|stance| stance.draining(drain, Instant::now()));
+    }
+
+    /// The one place where the stance changes.
+    fn change(&self, change: impl FnOnce(Stance) -> Stance) {
+        self.stance.send_modify(|stance| *stance = change(*stance));
+        if self.stance.borrow().is_final() {
+            self.kept.let_go_of_sockets();
+        }
     }
 
     /// Ends when every acceptor is registered (`true`), or none is (`false`).
@@ -81,55 +102,148 @@ impl Shared {
     }
 }
 
-/// The conversation with the front, until this worker leaves.
+/// Which worker speaks, since when, and where it is found when its front has died.
+pub(super) struct Speaker {
+    pub(super) generation: GenerationId,
+    pub(super) born_at: Instant,
+    /// `None` when there is no place for it.
+    pub(super) rescue: Option<RescueSocket>,
+    pub(super) outbox: mpsc::WeakSender<ToFront>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The conversation with one front after the other, until this worker leaves.
 pub(super) async fn speak(
-    link: Link,
+    mut link: Link,
     mut words: mpsc::Receiver<ToFront>,
-    outbox: mpsc::WeakSender<ToFront>,
-    shared: Arc<Shared>,
+    mut speaker: Speaker,
 ) {
-    let mut acknowledging: Option<JoinHandle<()>> = None;
-    let mut front = true;
     loop {
-        tokio::select! {
-            received = link.receive::<ToWorker>(), if front => match received {
-                Ok(Some(received)) => {
-                    let Received { message, descriptors } = received;
-                    if let Some(registered) = obey(message, descriptors, &shared, &outbox) {
-                        // What was not acknowledged yet is overtaken by the new order.
-                        if let Some(earlier) = acknowledging.take() {
-                            earlier.abort();
-                        }
-                        acknowledging = Some(tokio::spawn(acknowledge(
-                            registered,
-                            Arc::clone(&shared),
-                            outbox.clone(),
-                        )));
-                    }
-                }
-                Ok(None) => {
-                    front = false;
-                    warn!("the front is gone");
-                    shared.stance.send_modify(|stance| *stance = stance.front_gone());
-                }
-                Err(error) => {
-                    front = false;
-                    error!(error = &error as &dyn std::error::Error, "the link to the front broke");
-                    shared.stance.send_modify(|stance| *stance = stance.front_gone());
-                }
-            },
-            word = words.recv() => match word {
-                Some(word) if front => {
-                    if let Err(error) = link.send(&word, &[]).await {
-                        // What ended the link is met again, and handled, by the next receive.
-                        warn!(error = &error as &dyn std::error::Error, "could not tell the front");
-                    }
-                    fault::reach(Point::after_word(&word));
-                }
-                Some(_) => {}
-                None => return,
-            },
+        match speaker.converse(&link, &mut words).await {
+            End::Leaving => return,
+            End::FrontGone => {}
         }
+        drop(link);
+        let shared = &speaker.shared;
+        shared.change(Stance::front_gone);
+        if *shared.stance.borrow() == Stance::Dismissed {
+            // Who leaves at once is not to be found.
+            speaker.rescue = None;
+        }
+        match speaker.await_front(&mut words).await {
+            Some(next) => link = next,
+            None => return,
+        }
+    }
+}
+
+/// Why a conversation is over.
+enum End {
+    /// This worker has said everything.
+    Leaving,
+    FrontGone,
+}
+
+impl Speaker {
+    async fn converse(&self, link: &Link, words: &mut mpsc::Receiver<ToFront>) -> End {
+        let mut acknowledging: Option<JoinHandle<()>> = None;
+        loop {
+            tokio::select! {
+                received = link.receive::<ToWorker>() => match received {
+                    Ok(Some(received)) => {
+                        let Received { message, descriptors } = received;
+                        if let Some(registered) = obey(message, descriptors, &self.shared, &self.outbox) {
+                            // What was not acknowledged yet is overtaken by the new order.
+                            if let Some(earlier) = acknowledging.take() {
+                                earlier.abort();
+                            }
+                            acknowledging = Some(tokio::spawn(acknowledge(
+                                registered,
+                                Arc::clone(&self.shared),
+                                self.outbox.clone(),
+                            )));
+                        }
+                    }
+                    Ok(None) => {
+                        warn!("the front is gone");
+                        return End::FrontGone;
+                    }
+                    Err(error) => {
+                        error!(error = &error as &dyn std::error::Error, "the link to the front broke");
+                        return End::FrontGone;
+                    }
+                },
+                word = words.recv() => match word {
+                    Some(word) => {
+                        self.shared.kept.said(&word);
+                        if let Err(error) = link.send(&word, &[]).await {
+                            // What ended the link is met again, and handled, by the next receive.
+                            warn!(error = &error as &dyn std::error::Error, "could not tell the front");
+                        }
+                        fault::reach(Point::after_word(&word));
+                    }
+                    None => return End::Leaving,
+                },
+            }
+        }
+    }
+
+    /// The link to the next front; `None` once this worker has left.
+    async fn await_front(&self, words: &mut mpsc::Receiver<ToFront>) -> Option<Link> {
+        // Kept whatever is said meanwhile: half an introduction is not begun anew.
+        let mut next = pin!(self.next_front());
+        loop {
+            tokio::select! {
+                link = &mut next => return Some(link),
+                word = words.recv() => match word {
+                    Some(word) => self.shared.kept.said(&word),
+                    None => return None,
+                },
+            }
+        }
+    }
+
+    async fn next_front(&self) -> Link {
+        let Some(rescue) = &self.rescue else { return std::future::pending().await };
+        loop {
+            let (link, asked) = rescue.caller().await;
+            fault::reach(Point::RescueReceived);
+            if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&asked.protocol) {
+                let reason = format!(
+                    "the front speaks protocol {}, and this worker {OLDEST_PROTOCOL} to {PROTOCOL}",
+                    asked.protocol
+                );
+                warn!(reason, "refused a front");
+                // The front also learns it from the end of the link.
+                let _ = link.try_send(&ToFront::Refuse { reason }, &[]);
+                continue;
+            }
+            match tokio::time::timeout(RESCUED_TIMEOUT, self.introduce_to(&link)).await {
+                Ok(true) => {
+                    info!("another front is there");
+                    return link;
+                }
+                Ok(false) | Err(_) => warn!("a front was gone before it knew this worker"),
+            }
+        }
+    }
+
+    /// Tells a front what this worker is; whether it could be told.
+    async fn introduce_to(&self, link: &Link) -> bool {
+        let shared = &self.shared;
+        let (stance, lease) = (*shared.stance.borrow(), *shared.lease.borrow());
+        let hears_of_orphans = shared.orphans.get().is_some();
+        let account =
+            shared.kept.account(self.generation, self.born_at, stance, lease, hears_of_orphans);
+        let Some((rescued, sockets)) = account else { return false };
+        let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+        let told = link.send(&ToFront::Rescued(rescued), &descriptors).await.is_ok();
+        fault::reach(Point::RescuedSaid);
+        for word in shared.kept.to_be_repeated() {
+            // What is wrong with the link is met by the next receive.
+            let _ = link.send(&word, &[]).await;
+        }
+        told
     }
 }
 
@@ -142,16 +256,17 @@ fn obey(
 ) -> Option<bool> {
     match order {
         ToWorker::Admit => {
-            shared.stance.send_modify(|stance| *stance = stance.admitted());
+            shared.change(Stance::admitted);
             fault::reach(Point::Admitted);
             return Some(true);
         }
         ToWorker::StopAccepting => {
             fault::reach(Point::StopReceived);
-            shared.stance.send_modify(|stance| *stance = stance.stopped());
+            shared.change(Stance::stopped);
             return Some(false);
         }
         ToWorker::Lease { epoch } => {
+            shared.kept.granted(epoch);
             shared.lease.send_replace(Some(epoch));
         }
         ToWorker::Drain(drain) => {
@@ -172,10 +287,12 @@ fn obey(
         }
         ToWorker::MigrateFrom { incumbent } => {
             if let Some(link) = migration_link(descriptors) {
+                shared.kept.linked_to(incumbent);
                 shared.introduce(Introduction::From(incumbent, link));
             }
         }
         ToWorker::Reaped { generation } => {
+            shared.kept.reaped(generation);
             shared.reaped.send_if_modified(|reaped| reaped.insert(generation));
         }
         ToWorker::OrphanEnded(ended) => {
@@ -183,7 +300,7 @@ fn obey(
                 heard(ended);
             }
         }
-        ToWorker::Hello(_) => warn!("the front introduced itself twice"),
+        ToWorker::Hello(_) | ToWorker::Rescue(_) => warn!("the front introduced itself twice"),
     }
     None
 }
@@ -207,7 +324,7 @@ pub(super) async fn speak_to_nobody(shared: Arc<Shared>, mut words: mpsc::Receiv
     while let Some(word) = words.recv().await {
         if let ToFront::Ready(_) = word {
             shared.lease.send_replace(Some(0));
-            shared.stance.send_modify(|stance| *stance = stance.admitted());
+            shared.change(Stance::admitted);
         }
     }
 }

@@ -24,21 +24,25 @@
 //! - What the front is told has happened: `Accepting` and `Stopped` follow the acceptors' own
 //!   registrations.
 //! - The link lives on descriptor 0 only until it is taken: nothing this process spawns inherits it.
+//! - A worker that was admitted outlives its front, and is the next one's (`rescue.rs`).
 
 mod conversation;
+mod kept;
 mod mover;
 mod start;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use self::conversation::{Shared, speak, speak_to_nobody};
+use self::conversation::{Shared, Speaker, speak, speak_to_nobody};
+use self::kept::Kept;
 pub use self::mover::{Arrival, Migration, Mover};
 pub use self::start::StartFailed;
 use self::start::{open_all, receive_hello, take_link};
@@ -47,6 +51,7 @@ use crate::fault::{self, Point};
 use crate::limits::free_descriptors;
 use crate::message::{Drain, Drained, GenerationId, OrphanEnded, Ready, Report, ToFront, millis};
 use crate::places::Places;
+use crate::rescue::RescueSocket;
 use crate::socket::{Address, ListeningSocket};
 use crate::stance::Stance;
 
@@ -131,6 +136,7 @@ impl Worker {
             moved: OnceLock::new(),
             reporter: OnceLock::new(),
             orphans: OnceLock::new(),
+            kept: Kept::default(),
         });
         let (outbox, words) = mpsc::channel(16);
         let Some(link) = take_link()? else {
@@ -148,10 +154,19 @@ impl Worker {
             };
             return Ok((worker, sockets.into_iter().map(Arc::new).collect(), places));
         };
+        let born_at = Instant::now();
         let (hello, sockets) = receive_hello(&link).await?;
+        let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+        shared.kept.sockets(&sockets);
         let places = Places::new(hello.max_connections);
-        let conversation =
-            tokio::spawn(speak(link, words, outbox.clone().downgrade(), Arc::clone(&shared)));
+        let speaker = Speaker {
+            generation: hello.generation,
+            born_at,
+            rescue: hello.rescue.and_then(|directory| rescue_socket(&directory, hello.generation)),
+            outbox: outbox.clone().downgrade(),
+            shared: Arc::clone(&shared),
+        };
+        let conversation = tokio::spawn(speak(link, words, speaker));
         let worker = Self {
             generation: Some(hello.generation),
             addresses: sockets.iter().map(|s| s.address.clone()).collect(),
@@ -161,7 +176,7 @@ impl Worker {
             outbox,
             conversation,
         };
-        Ok((worker, sockets.into_iter().map(Arc::new).collect(), places))
+        Ok((worker, sockets, places))
     }
 
     fn acceptor(
@@ -319,4 +334,11 @@ impl Worker {
         // It fails only when the front is gone, and then there is nobody to tell.
         let _ = self.outbox.send(word).await;
     }
+}
+
+/// Where the next front finds this worker. Without it the worker serves just the same.
+fn rescue_socket(directory: &str, generation: GenerationId) -> Option<RescueSocket> {
+    RescueSocket::bind(Path::new(directory), generation)
+        .inspect_err(|error| warn!(directory, %error, "could not open a rescue socket"))
+        .ok()
 }

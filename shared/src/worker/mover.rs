@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Worker;
+use super::kept::Kept;
 use crate::acceptor::Stream;
 use crate::link::Link;
 use crate::message::{GenerationId, Newcomers};
@@ -104,7 +105,8 @@ impl Worker {
         let halted = watch::Sender::new(false);
         let extents = extents(self.shared.stance.subscribe(), halted.subscribe());
         let (source, roster, links, moved) = Source::new(extents, post.clone());
-        let moving = Moving { mover, places: self.places.clone() };
+        let kept = self.shared.kept.clone();
+        let moving = Moving { mover, places: self.places.clone(), kept };
         tokio::spawn(source.run(moving.clone()));
         let (reaped, post) = (self.shared.reaped.clone(), post.clone());
         let introduce = move |introduction| match introduction {
@@ -132,11 +134,16 @@ pub(super) fn migration_link(descriptors: Vec<OwnedFd>) -> Option<Link> {
 struct Moving<M> {
     mover: Arc<M>,
     places: Places,
+    kept: Kept,
 }
 
 impl<M> Clone for Moving<M> {
     fn clone(&self) -> Self {
-        Self { mover: Arc::clone(&self.mover), places: self.places.clone() }
+        Self {
+            mover: Arc::clone(&self.mover),
+            places: self.places.clone(),
+            kept: self.kept.clone(),
+        }
     }
 }
 
@@ -198,6 +205,7 @@ impl<M: Mover> Heir for Moving<M> {
     }
 
     fn unlinked(&mut self) {
+        self.kept.unlinked();
         self.mover.unlinked(Neighbour::Incumbent);
     }
 }

@@ -49,6 +49,7 @@ impl Front {
             ready_timeout_ms: 60_000,
             drain_timeout_ms: 30_000,
             max_connections: None,
+            rescue: None,
         });
         let descriptors: Vec<_> = front.sockets.iter().map(|socket| socket.as_fd()).collect();
         within("the link", front.link.send(&hello, &descriptors)).await.unwrap();

@@ -13,6 +13,7 @@ use crate::message::{
     Connections, Drain, Drained, GenerationId, Hello, Newcomers, OldestWork, OrphanEnded, PROTOCOL,
     Ready, Report, SocketEntry, ToFront, ToWorker,
 };
+use crate::rescue::{Incumbent, Rescue, Rescued, Standing};
 
 fn directory(of: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "corpus", of].iter().collect()
@@ -39,7 +40,7 @@ pub(super) fn contents(of: &str) -> Vec<Vec<u8>> {
 #[test]
 #[ignore = "writes today's entries into the source tree"]
 fn the_corpus_is_written_anew() {
-    write("hello", &hello());
+    write("hello-with-rescue", &hello());
     write("admit", &ToWorker::Admit);
     write("stop-accepting", &ToWorker::StopAccepting);
     write("lease", &ToWorker::Lease { epoch: 41 });
@@ -58,6 +59,8 @@ fn the_corpus_is_written_anew() {
     write("stopped", &ToFront::Stopped);
     write("drained-with-sessions", &drained());
     write("report", &report());
+    write("rescue", &ToWorker::Rescue(Rescue { protocol: PROTOCOL }));
+    write("rescued", &rescued());
     write("offer", &ToTarget::Offer { seq: 3, count: 64 });
     write("commit", &ToTarget::Commit { seq: 3 });
     write("abort", &ToTarget::Abort { seq: 3 });
@@ -101,6 +104,21 @@ fn hello() -> ToWorker {
         ready_timeout_ms: 60_000,
         drain_timeout_ms: 30_000,
         max_connections: Some(10_000),
+        rescue: Some("/run/holdfast/control.sock.rescue".into()),
+    })
+}
+
+fn rescued() -> ToFront {
+    let drain = Drain { timeout_ms: 29_000, newcomers: Newcomers::Leave };
+    ToFront::Rescued(Rescued {
+        generation: GenerationId::new(8),
+        age_ms: 60_000,
+        standing: Standing::Draining(drain),
+        lease: None,
+        latest_epoch: 41,
+        sockets: vec![SocketEntry { address: "[::1]:18789".into(), shard: 0 }],
+        hears_of_orphans: true,
+        incumbent: Some(Incumbent { generation: GenerationId::new(7), linked: true }),
     })
 }
 
