@@ -188,6 +188,8 @@ pub(crate) enum Exit {
     Signal(i32),
     /// By SIGKILL of the kernel, which had no memory left for it.
     OutOfMemory,
+    /// Somebody else was its parent, and only they were told.
+    Unknown,
 }
 
 impl fmt::Display for Exit {
@@ -199,6 +201,7 @@ impl fmt::Display for Exit {
                 Ok(signal) => write!(f, "was ended by {signal}"),
                 Err(_) => write!(f, "was ended by signal {number}"),
             },
+            Self::Unknown => f.write_str("ended, and nobody can say how"),
         }
     }
 }

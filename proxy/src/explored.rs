@@ -57,15 +57,21 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(rules: Rules) -> Self {
+        let mut generations = Generations::new(rules, ProgramId(0));
+        let actions = generations.start();
+        Self::of(generations, &actions)
+    }
+
+    /// A policy that has just asked for this.
+    pub(crate) fn of(generations: Generations, actions: &[Action]) -> Self {
         let mut world = Self {
-            generations: Generations::new(rules, ProgramId(0)),
+            generations,
             deadlines: BTreeSet::new(),
             listening: true,
             turning_away: false,
             left: false,
         };
-        let actions = world.generations.start();
-        world.perform(&actions);
+        world.perform(actions);
         world
     }
 
@@ -244,11 +250,14 @@ const fn other_than(program: ProgramId) -> ProgramId {
     ProgramId(1 - program.0)
 }
 
-fn explore(order: TakeoverOrder, standby: WithStandby) -> usize {
-    let first = World::new(rules(order, standby));
-    let mut seen = HashSet::from([first.canonical()]);
-    let mut frontier = VecDeque::from([first.canonical()]);
-    while let Some(world) = frontier.pop_front() {
+/// Everything that can come of these within so many steps; how many states there are.
+pub(crate) fn explore(first: impl IntoIterator<Item = World>, steps: usize) -> usize {
+    let mut seen: HashSet<World> = first.into_iter().map(|world| world.canonical()).collect();
+    let mut frontier: VecDeque<(World, usize)> = seen.iter().map(|w| (w.clone(), 0)).collect();
+    while let Some((world, step)) = frontier.pop_front() {
+        if step == steps {
+            continue;
+        }
         for stimulus in world.stimuli() {
             let mut next = world.clone();
             let actions = next.feel(stimulus.clone());
@@ -265,7 +274,7 @@ fn explore(order: TakeoverOrder, standby: WithStandby) -> usize {
             if next.generations.living.len() <= MOST_LIVING && !next.left {
                 let canonical = next.canonical();
                 if seen.insert(canonical.clone()) {
-                    frontier.push_back(canonical);
+                    frontier.push_back((canonical, step + 1));
                 }
             }
         }
@@ -273,20 +282,24 @@ fn explore(order: TakeoverOrder, standby: WithStandby) -> usize {
     seen.len()
 }
 
+fn explore_all(order: TakeoverOrder, standby: WithStandby) -> usize {
+    explore([World::new(rules(order, standby))], usize::MAX)
+}
+
 #[test]
 fn every_state_answers_every_event_soundly_with_start_first() {
-    let states = explore(TakeoverOrder::StartFirst, WithStandby::No);
+    let states = explore_all(TakeoverOrder::StartFirst, WithStandby::No);
     assert!(states > 1000, "only {states} states were reached");
 }
 
 #[test]
 fn every_state_answers_every_event_soundly_with_stop_first() {
-    let states = explore(TakeoverOrder::StopFirst, WithStandby::No);
+    let states = explore_all(TakeoverOrder::StopFirst, WithStandby::No);
     assert!(states > 1000, "only {states} states were reached");
 }
 
 #[test]
 fn every_state_answers_every_event_soundly_with_a_standby() {
-    let states = explore(TakeoverOrder::StartFirst, WithStandby::Yes);
+    let states = explore_all(TakeoverOrder::StartFirst, WithStandby::Yes);
     assert!(states > 1000, "only {states} states were reached");
 }

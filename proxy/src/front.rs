@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::adoption::Recovered;
 use crate::asked::Waiting;
 use crate::control::server::{ControlHold, ControlSocket};
 use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
@@ -38,6 +39,7 @@ use crate::program::{Program, Programs};
 use crate::reap;
 use crate::reexec::Reexec;
 use crate::reexec::check::{CheckFailed, Checked};
+use crate::rescue::RescueDirectory;
 use crate::signals::Signals;
 use crate::spawn::{self, Terms};
 use crate::story::{Farewell, Story};
@@ -108,6 +110,9 @@ pub(crate) struct Front {
     /// Where the front's own binary is.
     pub(crate) binary: PathBuf,
     pub(crate) reexec: Option<Reexec>,
+    /// Where workers are found when this front has died.
+    pub(crate) rescue: RescueDirectory,
+    pub(crate) recovered: Option<Recovered>,
     /// Children that are no workers, and who waits for their ends.
     pub(crate) awaited: BTreeMap<Pid, oneshot::Sender<Exit>>,
     leaving: bool,
@@ -151,6 +156,8 @@ impl Front {
             waiting: Waiting::default(),
             kills_seen: KillsSeen::default(),
             greeted: false,
+            rescue: RescueDirectory::beside(control.path()),
+            recovered: None,
             control,
             binary,
             reexec: None,
@@ -282,7 +289,7 @@ impl Front {
             ready_timeout_ms: millis(self.settings.rules.ready_timeout),
             drain_timeout_ms: millis(self.settings.rules.drain_timeout),
             max_connections: self.settings.max_connections,
-            rescue: None,
+            rescue: self.rescue.name(),
         }
     }
 
@@ -303,6 +310,7 @@ impl Front {
                     self.feed(Event::LinkEnded(id));
                 }
             }
+            Word::Exited(id) => self.on_adopted_exit(id),
             Word::Broke(id, reason) => {
                 self.workers.end_conversation(id);
                 if !self.bury(id) {
@@ -379,10 +387,15 @@ impl Front {
                 continue;
             };
             let exit = self.kills_seen.of(id, exit);
-            self.workers.reaped(id, exit);
-            if !self.bury(id) {
-                self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
-            }
+            self.on_reaped(id, exit);
+        }
+    }
+
+    /// A worker's process is gone. Its last words may still be on their way.
+    pub(crate) fn on_reaped(&mut self, id: GenerationId, exit: Exit) {
+        self.workers.reaped(id, exit);
+        if !self.bury(id) {
+            self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
         }
     }
 
@@ -396,6 +409,7 @@ impl Front {
         self.timers.remove(&Timer::LastWords(id));
         self.feed(Event::Exited { generation: id, exit });
         self.workers.bury(id);
+        self.rescue.forget(id);
         memory::give_back();
         true
     }

@@ -40,6 +40,8 @@ pub(crate) enum Word {
     Broke(GenerationId, String),
     /// Its end of the link is closed.
     Ended(GenerationId),
+    /// It has ended, and was not this process's child.
+    Exited(GenerationId),
 }
 
 /// An order, with a descriptor that the worker is to have.

@@ -1,4 +1,5 @@
-//! The listening sockets: opened once at the start of the front, or inherited, and closed when it stops.
+//! The listening sockets: opened once at the start of the front, inherited, or kept from a front that died; and closed
+//! when it stops.
 //!
 //! **Invariants**
 //! - What the front was given is not opened again: whoever waits in its queue is served.
@@ -14,6 +15,7 @@ use handoff::fd_passing::MAX_DESCRIPTORS;
 use handoff::socket::{Address, ListeningSocket, OpenFailed, SocketFile};
 use tracing::{info, warn};
 
+use crate::recovery::Sockets;
 use crate::systemd::inherited::{Inherited, Names};
 
 /// The port of OpenClaw's gateway.
@@ -67,9 +69,10 @@ pub(crate) enum Files {
 }
 
 impl Listeners {
-    /// Adopts what was inherited and wanted, and opens what is wanted besides.
+    /// Goes on with what workers have kept, adopts what was inherited and wanted, and opens what is wanted besides.
     pub(crate) fn open(
         wanted: Wanted<'_>,
+        kept: &mut Kept,
         inherited: &mut Inherited,
         names: &mut Names,
     ) -> Result<Self, ListenFailed> {
@@ -78,9 +81,10 @@ impl Listeners {
         let mut listeners = Self { sockets: Vec::new(), files: Vec::new() };
         if addresses.is_empty() {
             listeners.enough_room(2 * wanted.shards as usize)?;
-            listeners.add(&default(Ipv4Addr::LOCALHOST.into()), wanted)?;
+            let first = default(Ipv4Addr::LOCALHOST.into());
+            listeners.keep_or_add(&first, kept.take(&first), wanted, kept)?;
             let second = default(Ipv6Addr::LOCALHOST.into());
-            match listeners.add(&second, wanted) {
+            match listeners.keep_or_add(&second, kept.take(&second), wanted, kept) {
                 Err(ListenFailed::Open { source: OpenFailed::Unavailable { .. } }) => {
                     warn!(address = %second, "this machine has no IPv6; listening on IPv4 only");
                 }
@@ -90,18 +94,26 @@ impl Listeners {
         }
         let mut seen = HashSet::new();
         for address in addresses {
-            let any_port = matches!(address, Address::Tcp(a) if a.port() == 0);
-            if !any_port && !seen.insert(address) {
+            if !is_any_port(address) && !seen.insert(address) {
                 return Err(ListenFailed::Twice { address: address.clone() });
             }
         }
-        for address in addresses {
+        // An address of any port is content with what nobody else names.
+        let mut groups: Vec<_> = addresses.iter().map(|address| kept.take(address)).collect();
+        for (address, group) in addresses.iter().zip(&mut groups) {
+            if group.is_empty() && is_any_port(address) {
+                *group = kept.take_any(address);
+            }
+        }
+        for (address, held) in addresses.iter().zip(groups) {
             let group = inherited.adopt(address, names);
-            if group.is_empty() {
-                listeners.enough_room(wanted.shards as usize)?;
-                listeners.add(address, wanted)?;
+            if group.is_empty() || !held.is_empty() {
+                // What was inherited besides is the same sockets again: the service manager kept them too.
+                listeners.enough_room(held.len().max(wanted.shards as usize))?;
+                listeners.keep_or_add(address, held, wanted, kept)?;
             } else {
                 listeners.enough_room(group.len())?;
+                kept.opened_more = true;
                 info!(%address, shards = group.len(), name = names.of(address), "listening, as inherited");
                 listeners.sockets.extend(group);
             }
@@ -136,6 +148,21 @@ impl Listeners {
         if wanted > MAX_DESCRIPTORS { Err(ListenFailed::TooMany { wanted }) } else { Ok(()) }
     }
 
+    fn keep_or_add(
+        &mut self,
+        address: &Address,
+        held: Vec<ListeningSocket>,
+        wanted: Wanted<'_>,
+        kept: &mut Kept,
+    ) -> Result<(), ListenFailed> {
+        if held.is_empty() {
+            kept.opened_more = true;
+            return self.add(address, wanted);
+        }
+        self.keep(held, wanted);
+        Ok(())
+    }
+
     fn add(&mut self, address: &Address, wanted: Wanted<'_>) -> Result<(), ListenFailed> {
         let Wanted { shards, unix_mode, files, .. } = wanted;
         let group =
@@ -155,10 +182,75 @@ impl Listeners {
         Ok(())
     }
 
+    /// Goes on with the sockets of an address. Their number stays: to close one would reset who waits there.
+    fn keep(&mut self, group: Vec<ListeningSocket>, wanted: Wanted<'_>) {
+        let Some(first) = group.first() else { return };
+        let (address, shards) = (first.address.clone(), wanted.shards);
+        if let (Address::Unix(path), Files::Removed) = (&address, wanted.files) {
+            match SocketFile::own(path.clone()) {
+                Ok(file) => self.files.push(file),
+                Err(error) => warn!(%address, %error, "its file is gone: nobody can connect there"),
+            }
+        }
+        if matches!(address, Address::Tcp(_)) && group.len() != shards as usize {
+            warn!(%address, shards = group.len(), wanted = shards, "it keeps its shards until the front is stopped");
+        }
+        info!(%address, shards = group.len(), "listening as before");
+        self.sockets.extend(group);
+    }
+
     /// Each address once, in the order they were given.
     pub(crate) fn addresses(&self) -> Vec<&Address> {
         self.sockets.iter().filter(|s| s.shard == 0).map(|s| &s.address).collect()
     }
+}
+
+/// Sockets that are open already, from the workers of an earlier front.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    sockets: Vec<ListeningSocket>,
+    opened_more: bool,
+}
+
+impl Kept {
+    pub(crate) const fn new(sockets: Vec<ListeningSocket>) -> Self {
+        Self { sockets, opened_more: false }
+    }
+
+    /// Whether the workers listen where they should; what nobody wants any more is let go of.
+    pub(crate) fn settle(self) -> Sockets {
+        for socket in &self.sockets {
+            warn!(address = %socket.address, shard = socket.shard, "not listened on any more, once the worker is replaced");
+        }
+        if self.opened_more || !self.sockets.is_empty() {
+            Sockets::Changed
+        } else {
+            Sockets::AsWanted
+        }
+    }
+
+    fn take(&mut self, address: &Address) -> Vec<ListeningSocket> {
+        let mut group: Vec<_> =
+            self.sockets.extract_if(.., |socket| socket.address == *address).collect();
+        group.sort_by_key(|socket| socket.shard);
+        group
+    }
+
+    /// Those of some port of the same host.
+    fn take_any(&mut self, wanted: &Address) -> Vec<ListeningSocket> {
+        let host = |address: &Address| match address {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        };
+        let of_host = |socket: &&ListeningSocket| host(&socket.address) == host(wanted);
+        let found = self.sockets.iter().find(of_host).map(|socket| socket.address.clone());
+        found.map(|address| self.take(&address)).unwrap_or_default()
+    }
+}
+
+/// Whether the kernel chooses the port.
+fn is_any_port(address: &Address) -> bool {
+    matches!(address, Address::Tcp(address) if address.port() == 0)
 }
 
 fn own_file(path: &Path) -> Result<SocketFile, ListenFailed> {
@@ -230,7 +322,12 @@ mod tests {
 
     fn open(addresses: &[Address], shards: u32) -> Result<Listeners, ListenFailed> {
         let wanted = Wanted { addresses, shards, unix_mode: 0o600, files: Files::Removed };
-        Listeners::open(wanted, &mut Inherited::default(), &mut Names::default())
+        Listeners::open(
+            wanted,
+            &mut Kept::default(),
+            &mut Inherited::default(),
+            &mut Names::default(),
+        )
     }
 
     #[test]

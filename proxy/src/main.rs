@@ -1,6 +1,7 @@
 //! `holdfast`: the process that holds the port, and the commands that speak to it.
 
 mod adapter;
+mod adoption;
 mod age;
 mod asked;
 mod cli;
@@ -27,7 +28,9 @@ mod outlet;
 mod pause;
 mod program;
 mod reap;
+mod recovery;
 mod reexec;
+mod rescue;
 mod resident;
 mod rights;
 mod runtime;

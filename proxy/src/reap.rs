@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::event::Exit;
 
@@ -40,20 +41,63 @@ pub(crate) fn reap(pid: Pid) -> Option<Exit> {
 /// The processes whose parent is this one.
 pub(crate) fn children() -> Vec<Pid> {
     let own = Pid::this();
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| parent_of(*pid) == Some(own.as_raw()))
-        .map(Pid::from_raw)
-        .collect()
+    processes().filter(|pid| parent_of(*pid) == Some(own.as_raw())).map(Pid::from_raw).collect()
 }
 
-/// The parent of a process: the fourth field of `/proc/<pid>/stat`, after a name that may itself hold spaces and
-/// parentheses (proc_pid_stat(5)).
+fn processes() -> impl Iterator<Item = i32> {
+    let listed = fs::read_dir("/proc").into_iter().flatten();
+    listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The parent of a process.
 pub(crate) fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    after_name.split_whitespace().nth(1)?.parse().ok()
+    stat(pid).map(|stat| stat.parent)
+}
+
+/// When a process was started, in ticks since the machine was.
+pub(crate) fn born(pid: i32) -> Option<u64> {
+    stat(pid).map(|stat| stat.born)
+}
+
+/// What is looked at of `/proc/<pid>/stat`.
+struct Stat {
+    is_zombie: bool,
+    parent: i32,
+    group: i32,
+    /// In ticks since the machine was started.
+    born: u64,
+}
+
+/// The fields after a name that may itself hold spaces and parentheses (proc_pid_stat(5)).
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    Some(Stat {
+        is_zombie: fields.next()? == "Z",
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+        born: fields.nth(16)?.parse().ok()?,
+    })
+}
+
+/// Ends whoever is left in the group of a leader that is gone, and was no child. The group's number is nobody else's
+/// as long as anybody is in it; once it is a living process's again, that one's group is another.
+pub(crate) fn end_group_of_the_gone(leader: Pid) {
+    let leader = leader.as_raw();
+    for pid in processes() {
+        let is_member = || stat(pid).is_some_and(|stat| stat.group == leader);
+        let is_reused = || stat(leader).is_some_and(|stat| !stat.is_zombie);
+        if !is_member() {
+            continue;
+        }
+        let Some(wanted) = rustix::process::Pid::from_raw(pid) else { continue };
+        let Ok(pidfd) = pidfd_open(wanted, PidfdFlags::empty()) else { continue };
+        // Asked of the process that the descriptor is of.
+        if is_member() && !is_reused() {
+            // One that ended meanwhile is what was wanted.
+            let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 /// Ends a child at once; its own children become this process's then.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use handoff::message::{GenerationId, millis};
 
 use crate::control::protocol::{
-    FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused, Respawn,
-    Status, TakeoverStatus,
+    FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused,
+    RecoveredStatus, Respawn, Status, TakeoverStatus,
 };
 use crate::event::Deadline;
 use crate::front::Front;
@@ -44,6 +44,10 @@ impl Front {
                 limits: Some(LimitsStatus {
                     descriptors: self.settings.terms.limits.current,
                     descriptors_at_start: self.settings.terms.limits.inherited,
+                }),
+                recovered: self.recovered.as_ref().map(|recovered| RecoveredStatus {
+                    generations: recovered.generations.clone(),
+                    age_ms: millis(recovered.at.elapsed()),
                 }),
             },
             listeners: self.listener_statuses(),

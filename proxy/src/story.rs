@@ -351,6 +351,8 @@ impl Story {
         info!(generation = %successor, elapsed_ms, "committed");
         let Some(mut record) = self.running.take() else { return };
         record.outcome = Outcome::Committed;
+        // Of one that an earlier front had begun.
+        record.successor = record.successor.or(Some(successor));
         self.counts.committed += 1;
         self.left = None;
         let (number, incumbent) = (record.number, record.incumbent);

@@ -1,12 +1,12 @@
 //! The workers' processes, as the front knows them: their pids, their links, what they last said.
 //!
 //! **Invariants**
-//! - A worker is here from its start until it is reaped *and* its last words are heard: it says how its
+//! - A worker is here from its start, or its adoption, until it is reaped *and* its last words are heard: it says how its
 //!   drain went and exits, and SIGCHLD may overtake the link.
 //! - The front keeps no end of a migration link, so each of the two workers sees the other's end
 //!   close.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
+use crate::adoption::Adopted;
 use crate::event::{Exit, Failure};
 use crate::handoff::{Conversation, Recalled, Word};
 use crate::listener::Listeners;
 use crate::program::Program;
+use crate::rescue::Survivor;
 use crate::spawn::{self, Spawned, Terms};
 
 /// One worker's process. Written down it is what another image of the front has to know of it; its link goes
@@ -31,6 +33,9 @@ use crate::spawn::{self, Spawned, Terms};
 pub(crate) struct Worker {
     #[serde(with = "pid")]
     pub(crate) pid: Pid,
+    /// Set for one that an earlier front has started: it is no child of this process.
+    #[serde(default)]
+    adopted: Option<Adopted>,
     #[serde(with = "crate::age")]
     pub(crate) started_at: Instant,
     /// `None` once its link has ended.
@@ -65,6 +70,7 @@ impl Worker {
     pub(crate) fn without_conversation(&self) -> Self {
         Self {
             pid: self.pid,
+            adopted: self.adopted.clone(),
             started_at: self.started_at,
             conversation: None,
             exit: self.exit,
@@ -82,6 +88,29 @@ impl Worker {
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
     living: BTreeMap<GenerationId, Worker>,
+}
+
+impl Worker {
+    fn new(pid: Pid, started_at: Instant, conversation: Option<Conversation>) -> Self {
+        Self {
+            pid,
+            adopted: None,
+            started_at,
+            conversation,
+            exit: None,
+            report: Report::default(),
+            asked: Vec::new(),
+            drained: None,
+            greeting: Vec::new(),
+            hears_of_orphans: false,
+            wish: None,
+        }
+    }
+
+    /// The process, if it is not a child of this one.
+    pub(crate) const fn adopted(&self) -> Option<&Adopted> {
+        self.adopted.as_ref()
+    }
 }
 
 impl Workers {
@@ -106,20 +135,32 @@ impl Workers {
             .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))
             .ok();
         debug!(generation = %id, pid = pid.as_raw(), program = %program, "spawned");
-        let worker = Worker {
-            pid,
-            started_at: Instant::now(),
-            conversation,
-            exit: None,
-            report: Report::default(),
-            asked: Vec::new(),
-            drained: None,
-            greeting: Vec::new(),
-            hears_of_orphans: false,
-            wish: None,
-        };
-        self.living.insert(id, worker);
+        self.living.insert(id, Worker::new(pid, Instant::now(), conversation));
         Ok(())
+    }
+
+    /// Goes on with a worker that an earlier front has started.
+    pub(crate) fn adopt(&mut self, survivor: Survivor, words: &mpsc::Sender<Word>) {
+        let id = survivor.account.generation;
+        let mut worker = Worker::new(survivor.process.pid(), survivor.started_at(), None);
+        let Survivor { process, link, account, .. } = survivor;
+        worker.hears_of_orphans = account.hears_of_orphans;
+        process.watch(id, words.clone());
+        worker.adopted = Some(process);
+        let recalled = Recalled { link, unsent: VecDeque::new() };
+        self.resume(id, worker, Some(recalled), words.clone());
+    }
+
+    /// Sees to it that the ends of those that are no children are noticed by another image of the front, too.
+    pub(crate) fn watch_adopted(&mut self, words: &mpsc::Sender<Word>) {
+        for (id, worker) in &mut self.living {
+            if let Some(adopted) = &mut worker.adopted
+                && worker.exit.is_none()
+            {
+                adopted.reopen();
+                adopted.watch(*id, words.clone());
+            }
+        }
     }
 
     /// Goes on with a worker that another image of the front knew, over the link that it had with it.
@@ -185,6 +226,7 @@ impl Workers {
             Exit::Code(code) => (Some(code), None),
             Exit::Signal(signal) => (None, Some(signal)),
             Exit::OutOfMemory => (None, Some(SIGKILL as i32)),
+            Exit::Unknown => (None, None),
         };
         let ended = OrphanEnded { pid: pid.as_raw(), code, signal };
         for worker in self.living.values().filter(|worker| worker.hears_of_orphans) {
@@ -215,7 +257,10 @@ impl Workers {
         if let Some(worker) = self.living.get(&id)
             && worker.exit.is_none()
         {
-            spawn::kill_group(worker.pid);
+            match &worker.adopted {
+                Some(adopted) => adopted.kill_group(),
+                None => spawn::kill_group(worker.pid),
+            }
         }
     }
 
@@ -249,10 +294,10 @@ impl Workers {
         }
     }
 
-    /// Which worker a process is, if it is one.
+    /// Which worker a child is, if it is one.
     pub(crate) fn with_pid(&self, pid: Pid) -> Option<GenerationId> {
-        let mut living = self.living.iter();
-        living.find(|(_, w)| w.pid == pid && w.exit.is_none()).map(|(id, _)| *id)
+        let is_it = |w: &Worker| w.pid == pid && w.exit.is_none() && w.adopted.is_none();
+        self.living.iter().find(|(_, worker)| is_it(worker)).map(|(id, _)| *id)
     }
 
     /// A worker was reaped.

@@ -402,6 +402,7 @@ mod tests {
                 latest_epoch: 4,
                 sockets: vec![],
                 hears_of_orphans: false,
+                stops_only_by_draining: false,
                 incumbent: Some(Incumbent { generation: GenerationId::new(6), linked: true }),
             }),
         ];

@@ -66,6 +66,9 @@ pub struct Rescued {
     /// As in [`crate::message::Ready`].
     #[serde(default)]
     pub hears_of_orphans: bool,
+    /// As in [`crate::message::Ready`].
+    #[serde(default)]
+    pub stops_only_by_draining: bool,
     /// The generation whose connections come here and that is not known to be gone.
     #[serde(default)]
     pub incumbent: Option<Incumbent>,
@@ -81,6 +84,24 @@ pub enum Standing {
     Stopped,
     /// To finish, within what is left of its time.
     Draining(Drain),
+}
+
+impl Standing {
+    /// The word for it in logs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Stopped => "stopped",
+            Self::Draining(_) => "draining",
+        }
+    }
+
+    /// Whether it will never be admitted again.
+    #[must_use]
+    pub const fn is_draining(self) -> bool {
+        matches!(self, Self::Draining(_))
+    }
 }
 
 /// The generation whose connections come to a worker.

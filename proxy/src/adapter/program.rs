@@ -87,6 +87,7 @@ impl Ended {
             // As shells have it.
             Exit::Signal(signal) => 128 + signal,
             Exit::OutOfMemory => 128 + 9,
+            Exit::Unknown => 1,
         };
         u8::try_from(code).ok().filter(|code| *code > 0).unwrap_or(1)
     }

@@ -18,9 +18,10 @@ use crate::adapter::relay;
 use crate::control::server::ControlLock;
 use crate::event::{Rules, TakeoverOrder, WithStandby};
 use crate::front::{Front, Hangup, Settings};
-use crate::listener::{Files, Listeners, Wanted};
+use crate::listener::{Files, Kept, Listeners, Wanted};
 use crate::log::Log;
 use crate::program::Program;
+use crate::rescue::RescueDirectory;
 use crate::rights::{NewPrivileges, Rights, RightsRefused};
 use crate::spawn::Terms;
 use crate::systemd;
@@ -151,10 +152,17 @@ impl Run {
             source,
         })?;
         let program = self.program()?;
+        let path = control.path()?;
         let terms = Terms { log_file: self.log_file.clone(), rights, limits };
-        let lock = ControlLock::take(&control.path()?).map_err(configuration)?;
+        let lock = ControlLock::take(&path).map_err(configuration)?;
+        let rescue = RescueDirectory::beside(&path);
+        rescue.prepare().map_err(configuration)?;
+        let mut survivors = rescue.search().await.map_err(configuration)?;
+        survivors.tell();
+        let (sockets, astray) = survivors.take_sockets();
+        let mut kept = Kept::new(sockets);
         let mut names = Names::default();
-        let listeners = self.listen(&mut names)?;
+        let listeners = self.listen(&mut kept, &mut names)?;
         let settings = self.settings(terms);
         let control = lock.open().map_err(configuration)?;
         let own =
@@ -165,7 +173,7 @@ impl Run {
         let front = Front::new(settings, program, listeners, hold, binary);
         front.settle_with_manager(self.inherited, &names);
         front
-            .run(control, Front::start)
+            .run(control, |front| front.recover(survivors, astray, kept.settle()))
             .await
             .map(|()| ExitCode::SUCCESS)
             .map_err(|source| Failed::Runtime { doing: "the front could not run", source })
@@ -192,12 +200,12 @@ impl Run {
     }
 
     /// Opens the listening sockets, but for those that were inherited.
-    fn listen(&mut self, names: &mut Names) -> Result<Listeners, Failed> {
+    fn listen(&mut self, kept: &mut Kept, names: &mut Names) -> Result<Listeners, Failed> {
         let files = if systemd::is_there() { Files::Kept } else { Files::Removed };
         let Self { shards, unix_mode, .. } = *self;
         let wanted = Wanted { addresses: &self.listen, shards, unix_mode, files };
         let listeners =
-            Listeners::open(wanted, &mut self.inherited, names).map_err(configuration)?;
+            Listeners::open(wanted, kept, &mut self.inherited, names).map_err(configuration)?;
         let addresses: Vec<Address> = listeners.addresses().into_iter().cloned().collect();
         self.check_addresses(&addresses)?;
         if self.kind() == Some(Kind::Activate) && !names.is_empty() {

@@ -55,6 +55,14 @@ fn tables(status: &Document) -> String {
         front.limits.map_or_else(String::new, |limits| format!(" of {}", limits.descriptors)),
         if status.stopping { " · stopping" } else { "" }
     )];
+    if let Some(recovered) = &front.recovered {
+        let workers: Vec<_> = recovered.generations.iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "recovered {} from a front that had died ({} ago)",
+            workers.join(" and "),
+            spoken(recovered.age_ms)
+        ));
+    }
     let mut listeners = table(["listener", "shard", "inode"]);
     for listener in &status.listeners {
         listeners.add_row([

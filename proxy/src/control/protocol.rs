@@ -204,6 +204,16 @@ pub(crate) struct FrontStatus {
     /// Lines of the front's log that nobody read in time.
     #[serde(default)]
     pub(crate) log_lines_lost: u64,
+    /// Set for one that went on with the workers of an earlier front.
+    #[serde(default)]
+    pub(crate) recovered: Option<RecoveredStatus>,
+}
+
+/// The workers of an earlier front that this one went on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecoveredStatus {
+    pub(crate) generations: Vec<GenerationId>,
+    pub(crate) age_ms: u64,
 }
 
 /// How much the front, and each of its workers, may have open.

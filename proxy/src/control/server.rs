@@ -143,6 +143,11 @@ pub(crate) struct ControlHold {
 }
 
 impl ControlHold {
+    /// Where the socket is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What another image is told of it.
     pub(crate) fn state(&self) -> ControlState {
         ControlState {

@@ -95,6 +95,7 @@ impl Front {
             words,
             started_at: self.started_at,
             greeted: self.greeted,
+            recovered: self.recovered.clone(),
             control: self.control.state(),
             caller: None,
             executed_at_ns: monotonic_ns(),
@@ -225,6 +226,8 @@ impl Image {
             front.kills_seen.since(generation);
             front.workers.resume(generation, worker, recalled, front.words.0.clone());
         }
+        front.workers.watch_adopted(&front.words.0);
+        front.recovered = state.recovered;
         Ok(Self {
             front,
             control,

@@ -18,6 +18,7 @@ use std::time::Instant;
 use ::handoff::message::{GenerationId, ToWorker};
 use serde::{Deserialize, Serialize};
 
+use crate::adoption::Recovered;
 use crate::front::{Settings, Timer};
 use crate::generation::Generations;
 use crate::handoff::Word;
@@ -59,6 +60,9 @@ pub(crate) struct State {
     #[serde(with = "crate::age")]
     pub(crate) started_at: Instant,
     pub(crate) greeted: bool,
+    /// What it has gone on with when it was started.
+    #[serde(default)]
+    pub(crate) recovered: Option<Recovered>,
     pub(crate) control: ControlState,
     /// Who waits to hear how the re-exec went.
     #[serde(default)]

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::kept::Kept;
+use super::kept::{Kept, Manner};
 use super::mover::{Introduction, migration_link};
 use crate::fault::{self, Point};
 use crate::link::{Link, Received};
@@ -232,9 +232,11 @@ impl Speaker {
     async fn introduce_to(&self, link: &Link) -> bool {
         let shared = &self.shared;
         let (stance, lease) = (*shared.stance.borrow(), *shared.lease.borrow());
-        let hears_of_orphans = shared.orphans.get().is_some();
-        let account =
-            shared.kept.account(self.generation, self.born_at, stance, lease, hears_of_orphans);
+        let manner = Manner {
+            hears_of_orphans: shared.orphans.get().is_some(),
+            stops_only_by_draining: shared.registrations().is_empty(),
+        };
+        let account = shared.kept.account(self.generation, self.born_at, stance, lease, manner);
         let Some((rescued, sockets)) = account else { return false };
         let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
         let told = link.send(&ToFront::Rescued(rescued), &descriptors).await.is_ok();

@@ -27,6 +27,13 @@ struct Facts {
     wanted: Option<ToFront>,
 }
 
+/// What a worker had said of itself when it was ready, and that still holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) hears_of_orphans: bool,
+    pub(super) stops_only_by_draining: bool,
+}
+
 impl Kept {
     pub(super) fn sockets(&self, sockets: &[Arc<ListeningSocket>]) {
         self.open().sockets = sockets.to_vec();
@@ -82,7 +89,7 @@ impl Kept {
         born_at: Instant,
         stance: Stance,
         lease: Option<u64>,
-        hears_of_orphans: bool,
+        manner: Manner,
     ) -> Option<(Rescued, Vec<Arc<ListeningSocket>>)> {
         let standing = match stance {
             Stance::Waiting | Stance::Dismissed => return None,
@@ -105,7 +112,8 @@ impl Kept {
             lease,
             latest_epoch: facts.latest_epoch,
             sockets: facts.sockets.iter().map(entry).collect(),
-            hears_of_orphans,
+            hears_of_orphans: manner.hears_of_orphans,
+            stops_only_by_draining: manner.stops_only_by_draining,
             incumbent: facts.incumbent,
         };
         Some((rescued, facts.sockets.clone()))

@@ -118,6 +118,7 @@ fn rescued() -> ToFront {
         latest_epoch: 41,
         sockets: vec![SocketEntry { address: "[::1]:18789".into(), shard: 0 }],
         hears_of_orphans: true,
+        stops_only_by_draining: false,
         incumbent: Some(Incumbent { generation: GenerationId::new(7), linked: true }),
     })
 }
