@@ -269,6 +269,7 @@ impl Front {
         let Some(listeners) = self.listeners.clone() else {
             return Err(Failure::NotStarted { reason: "the front no longer listens".into() });
         };
+        self.rescue.expect(id);
         let hello = self.hello(id, &listeners);
         let program = self.programs.get(program);
         let terms = &self.settings.terms;

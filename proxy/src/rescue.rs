@@ -111,6 +111,16 @@ impl RescueDirectory {
         self.path.to_str().map(str::to_owned)
     }
 
+    /// A worker is about to be started: whatever becomes of it and of this front, its number is not given again.
+    pub(crate) fn expect(&self, generation: GenerationId) {
+        let path = rescue::socket_path(&self.path, generation);
+        // The worker puts its socket in the place of this file. One that cannot be made is missed by nobody but the
+        // next front, if this one dies before the worker is there.
+        if let Err(error) = fs::File::create(&path) {
+            warn!(path = %path.display(), %error, "could not leave a trace of a worker");
+        }
+    }
+
     /// A worker is gone: so is its socket's file, which it could not remove if it was killed.
     pub(crate) fn forget(&self, generation: GenerationId) {
         // Usually it is gone already.

@@ -21,6 +21,7 @@ mod listening;
 mod moving;
 mod pause;
 mod programs;
+mod recovery;
 mod reexec;
 mod rollback;
 mod signals;

@@ -16,8 +16,8 @@
 //! between: the queue belongs to the socket, and whoever stops only closes its copy of that.
 //!
 //! **Invariants**
-//! - The adapter keeps no copy of the shared sockets once the program has them: it never accepts, and what the front
-//!   has closed is closed.
+//! - The adapter never accepts. It keeps a copy of the shared sockets for a front that comes after its own, and only
+//!   until it drains: what the front has closed is closed.
 //! - Every shared socket is the program's: one that it does not take would be a queue that nobody empties, so
 //!   arguments that name some of them by `{fd}` have to name all.
 //! - With `stop-first` the stop signal is all there is, too: newcomers wait in the queue from then on.

@@ -22,10 +22,12 @@ pub(super) struct Family {
 impl Family {
     /// The family of a child that was not waited for yet.
     pub(super) fn of(child: &tokio::process::Child) -> Self {
-        let pid =
-            child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it was not waited for");
-        let head = Process::find(pid).expect("a child that was not waited for has an entry");
-        Self { head, known: Mutex::default() }
+        Self { head: head(child), known: Mutex::default() }
+    }
+
+    /// Another child, which was not waited for yet, heads it from here on. Whoever was ever seen in it stays known.
+    pub(super) fn go_on_under(&mut self, child: &tokio::process::Child) {
+        self.head = head(child);
     }
 
     pub(super) const fn head(&self) -> Process {
@@ -41,6 +43,11 @@ impl Family {
         self.remember(self.head.descendants());
         self.head.signal(signal);
     }
+}
+
+fn head(child: &tokio::process::Child) -> Process {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it was not waited for");
+    Process::find(pid).expect("a child that was not waited for has an entry")
 }
 
 impl Drop for Family {

@@ -53,10 +53,8 @@ impl Front {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let log = Log::in_directory(directory.path());
         let expected = setup.expected;
-        let (mut command, control) = prepare(setup, directory.path());
-        let writer = || log.writer().expect("the log can be written");
-        command.stdout(writer()).stderr(writer());
-        let child = command.spawn().expect("holdfast can be started");
+        let (command, control) = prepare(setup, directory.path());
+        let child = spawned(command, &log);
         let family = Family::of(&child);
         let mut front = Self { family, child, addresses: Vec::new(), control, log, directory };
         front.await_start(expected).await;
@@ -67,15 +65,38 @@ impl Front {
     pub async fn refused(choose: impl FnOnce(Setup) -> Setup) -> Outcome {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let log = Log::in_directory(directory.path());
-        let (mut command, _) = prepare(choose(Setup::default()), directory.path());
-        let writer = || log.writer().expect("the log can be written");
-        command.stdout(writer()).stderr(writer());
-        let mut child = command.spawn().expect("holdfast can be started");
+        let (command, _) = prepare(choose(Setup::default()), directory.path());
+        let mut child = spawned(command, &log);
         // Should it start all the same, nobody stays.
         let _family = Family::of(&child);
         let status = soon("the front refuses to start", child.wait()).await;
         let code = status.expect("a child can be waited for").code().unwrap_or(-1);
         Outcome { code, output: String::new(), errors: log.text() }
+    }
+
+    /// Kills it, and nobody else.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.exit_code().await;
+    }
+
+    /// Starts another one in the place of this one, which has ended: in its directory, by its control socket.
+    pub async fn start_again(&mut self, choose: impl FnOnce(Setup) -> Setup) {
+        let setup = choose(Setup::default());
+        let expected = setup.expected;
+        let (command, control) = prepare(setup, self.directory.path());
+        self.child = spawned(command, &self.log);
+        self.family.go_on_under(&self.child);
+        self.control = control;
+        self.await_start(expected).await;
+    }
+
+    /// As [`Self::start_again`], of one that ends before it serves; its exit code.
+    pub async fn start_again_in_vain(&mut self, choose: impl FnOnce(Setup) -> Setup) -> i32 {
+        let (command, _) = prepare(choose(Setup::default()), self.directory.path());
+        self.child = spawned(command, &self.log);
+        self.family.go_on_under(&self.child);
+        self.exit_code().await
     }
 
     async fn await_start(&mut self, expected: Expected) {
@@ -255,6 +276,12 @@ impl Drop for Front {
             self.log.print();
         }
     }
+}
+
+fn spawned(mut command: Command, log: &Log) -> Child {
+    let writer = || log.writer().expect("the log can be written");
+    command.stdout(writer()).stderr(writer());
+    command.spawn().expect("holdfast can be started")
 }
 
 /// `holdfast run` as `setup` wants it, and where its control socket will be.

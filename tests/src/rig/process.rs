@@ -121,6 +121,19 @@ impl Process {
             .map_or(0, |kibibytes| kibibytes * 1024)
     }
 
+    /// How often its threads have gone to sleep: as often as something woke them.
+    #[must_use]
+    pub fn switches(self) -> u64 {
+        let Ok(threads) = fs::read_dir(self.file("task")) else { return 0 };
+        let of = |status: String| -> Option<u64> {
+            let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse().ok()
+        };
+        threads
+            .filter_map(|thread| of(fs::read_to_string(thread.ok()?.path().join("status")).ok()?))
+            .sum()
+    }
+
     /// The signals its main thread blocks, as a bit mask.
     #[must_use]
     pub fn blocked_signals(self) -> Option<u64> {

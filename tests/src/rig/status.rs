@@ -68,6 +68,14 @@ pub struct FrontStatus {
     pub descriptors: u64,
     pub limits: Limits,
     pub log_lines_lost: u64,
+    #[serde(default)]
+    pub recovered: Option<Recovered>,
+}
+
+/// The workers of an earlier front that it went on with.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Recovered {
+    pub generations: Vec<GenerationId>,
 }
 
 /// What the front and its workers may have open.
@@ -216,6 +224,12 @@ impl Status {
     #[must_use]
     pub fn standby(&self) -> Option<&Generation> {
         self.in_state(State::Standby).first().copied()
+    }
+
+    /// The generations of an earlier front that this one went on with.
+    #[must_use]
+    pub fn recovered(&self) -> &[GenerationId] {
+        self.front.recovered.as_ref().map_or(&[], |recovered| &recovered.generations)
     }
 
     /// How many generations are admitted or draining.

@@ -12,7 +12,7 @@
 //! incumbent accepts again.
 //!
 //! **Invariants**
-//! - The program never binds a public port, and the adapter keeps no copy of the shared sockets.
+//! - The program never binds a public port, and the adapter never accepts from the shared ones.
 //! - A program that wants to be started anew is replaced; only one that fails has crashed.
 
 mod channel;
