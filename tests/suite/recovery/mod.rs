@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_tests::rig::http::{HttpConnection, Request, ask};
 use holdfast_tests::rig::moving::Clients;
-use holdfast_tests::rig::{
-    Front, Gate, Setup, Signal, State, Traffic, eventually, listening_inodes,
-};
+use holdfast_tests::rig::{Front, Gate, Signal, State, Traffic, eventually, listening_inodes};
 
 use crate::{fixture, generation, quick};
 
@@ -112,7 +110,7 @@ async fn a_worker_that_drains_without_a_front_drains_on_and_another_one_is_start
     let slow = Request::chat(LONG_ANSWER.0).header("x-holdfast-echo-delay-ms", LONG_ANSWER.1);
     let (head, body) = slow.parts();
     held.send(&head).await.unwrap();
-    held.send(&body).await.unwrap();
+    held.send(body).await.unwrap();
     front.until("it is being answered", |s| s.serving().and_then(|g| g.in_flight) == Some(1)).await;
     let worker = front.serving().await.worker().unwrap();
     front.kill().await;
