@@ -180,7 +180,11 @@ impl Life {
                 }
             }
             if deadline.is_some() && self.connections.is_empty() && arrived.is_empty() {
-                return self.leave().await;
+                // Whoever was accepted just now is served first.
+                self.doors.shutdown().await;
+                if arrived.is_empty() {
+                    return self.leave().await;
+                }
             }
         }
     }
