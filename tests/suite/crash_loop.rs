@@ -7,7 +7,7 @@ use crate::{fixture, generation, good};
 /// Kills whoever serves, and waits for the next one.
 async fn kill_who_serves(front: &Front) -> Status {
     let victim = front.serving().await;
-    victim.worker().unwrap().signal(Signal::SIGKILL);
+    victim.worker().expect("who serves is there").signal(Signal::SIGKILL);
     let next = victim.generation.next();
     front.until("the next one serves", |s| s.serving().is_some_and(|g| g.generation == next)).await
 }

@@ -16,7 +16,8 @@ async fn resume(front: &Front) {
 /// A client that has connected, has asked, and waits.
 async fn newcomer(front: &Front) -> HttpConnection {
     let mut connection = HttpConnection::open(&front.address()).await.expect("the port is open");
-    connection.send(&Request::get("/").parts().0).await.unwrap();
+    let (head, _) = Request::get("/").parts();
+    connection.send(&head).await.expect("a request can be sent");
     connection
 }
 

@@ -1,7 +1,11 @@
 //! `--standby`: a ready successor waits for the death of the one that serves.
 
+use holdfast_tests::rig::binaries::holdfast_worker;
 use holdfast_tests::rig::http::{Request, ask};
-use holdfast_tests::rig::{Front, Gate, Program, Setup, Signal, State, Traffic, eventually};
+use holdfast_tests::rig::{
+    Front, Gate, Outcome, Program, Setup, Signal, State, TOKEN, Traffic, eventually, soon,
+};
+use tokio::process::Command;
 
 use crate::{fixture, generation, good, held_request, quick};
 
@@ -48,6 +52,32 @@ async fn the_bundled_worker_stands_by_too_and_its_memory_is_shown() {
     let answered = async || ask(&front.address(), Request::get("/healthz")).await.ok();
     assert_eq!(eventually("it is answered", answered).await.code, 200);
     assert_eq!(front.serving().await.generation, generation(2));
+}
+
+#[tokio::test]
+async fn a_standby_that_serves_knows_what_has_come_while_it_waited() {
+    let front = Front::with(|s| quick(s).switch("--standby")).await;
+    front.until("g2 stands by", |s| s.standby().is_some()).await;
+    let create = ["sessions.create", "--params", r#"{"key":"agent:main:since"}"#];
+    called(&front, &create).await.assert_code(0);
+    front.serving().await.worker().unwrap().signal(Signal::SIGKILL);
+    front
+        .until("the standby serves", |s| s.serving().is_some_and(|g| g.generation == generation(2)))
+        .await;
+    eventually("the session is counted", async || {
+        let health = called(&front, &["health"]).await.output;
+        health.contains("agent:main:since").then_some(())
+    })
+    .await;
+}
+
+/// What the gateway answers to a call.
+async fn called(front: &Front, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(holdfast_worker());
+    command.env_clear().env("HOLDFAST_TOKEN", TOKEN).env("HOME", front.directory());
+    command.args(["call", "--json", "--url"]).arg(format!("ws://{}", front.tcp()));
+    let output = soon("a call", command.args(arguments).kill_on_drop(true).output()).await;
+    output.expect("the worker's program is there").into()
 }
 
 #[tokio::test]

@@ -139,8 +139,10 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
         let gateway = Arc::clone(&gateway);
         Arc::new(move |agent| gateway.registry().harness(agent).cloned())
     };
+    let catching_up = tokio::spawn(opening::catch_up(worker.lease(), Arc::clone(&knowledge.runs)));
     let driven = timetable.drive(worker.lease(), Arc::clone(&knowledge.runs), harnesses);
     opening::serve_until_leaving(&worker, wishes).await;
+    catching_up.abort();
     let drained = draining::drain(&worker, &gateway, stock.clis(), &mut doors).await;
     draining::end_schedule(&worker, &gateway, driven).await;
     let deadline = worker.stance().borrow().deadline().unwrap_or_else(Instant::now);

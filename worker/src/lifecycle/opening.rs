@@ -4,12 +4,14 @@
 //! - It says it is ready only when every named condition is met.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use handoff::socket::SocketFile;
 use handoff::{Address, Ready, Worker};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::info;
 
+use crate::agents::Runs;
 use crate::greeting::greeting;
 use crate::identity::TokenSource;
 use crate::plugins::{Catalogue, Plugins};
@@ -61,6 +63,14 @@ async fn say_ready(worker: &Worker, source: &TokenSource) {
     }
     let program = format!("holdfast-worker {}", env!("CARGO_PKG_VERSION"));
     worker.ready(Ready { program, greeting, ..Ready::default() }).await;
+}
+
+/// Looks again at what was seen before this worker was ready: one that stood by serves long after that.
+pub(super) async fn catch_up(mut lease: watch::Receiver<Option<u64>>, runs: Arc<Runs>) {
+    // An error means that it never came to serve.
+    if lease.wait_for(Option::is_some).await.is_ok() {
+        runs.overview().refresh(runs.store()).await;
+    }
 }
 
 /// Ends when the worker is to leave; passes on to the front that a fresh one is wanted.
