@@ -1,27 +1,30 @@
-//! What the front tells its service manager: the picture it gives of itself after everything that happens.
+//! What the front tells whoever started it: a person, on stdout and once, and a service manager, the picture it gives of
+//! itself after everything that happens.
 
 use std::fmt::Write as _;
+use std::io;
 
+use handoff::message::GenerationId;
 use tracing::warn;
 
 use crate::control::protocol::Outcome;
 use crate::front::{Front, Timer};
 use crate::generation::{Course, State};
+use crate::outlet::Outlet;
 use crate::systemd::inherited::{Inherited, Names};
 use crate::systemd::{Phase, Picture};
 
 impl Front {
     /// Gives the listening sockets to the service manager to keep, and closes what it kept and nobody wants.
     pub(crate) fn settle_with_manager(&self, unwanted: Inherited, names: &Names) {
-        for (address, name) in unwanted.rest() {
+        let held = self.listeners.as_ref().map_or(&[][..], |listeners| &listeners.sockets);
+        for (address, name) in unwanted.rest(held) {
             warn!(%address, "inherited and not listened on by what this front was told: closed");
             if let Some(name) = name {
                 self.manager.forget(&name);
             }
         }
-        if let Some(listeners) = &self.listeners {
-            self.manager.keep(&listeners.sockets, names);
-        }
+        self.manager.keep(held, names);
     }
 
     /// The service manager asks for a reload by SIGHUP (`Type=notify-reload`), or somebody does in its place.
@@ -42,6 +45,21 @@ impl Front {
             Some(at) => self.timers.insert(Timer::Manager, at),
             None => self.timers.remove(&Timer::Manager),
         };
+    }
+
+    /// Tells whoever started the front, on stdout, what to type next.
+    pub(crate) fn greet(&self, id: GenerationId) {
+        let Some(listeners) = &self.listeners else { return };
+        let addresses: Vec<String> =
+            listeners.addresses().iter().map(|address| address.to_string()).collect();
+        let addresses = addresses.join(" and ");
+        let mut lines = vec![format!("holdfast {} listens on {addresses}", crate::VERSION)];
+        lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
+        lines.push("replace the worker at any time with: holdfast takeover".to_owned());
+        // A stdout that is closed or full is no reason to let go of the port.
+        if let Ok(outlet) = Outlet::beside(io::stdout()) {
+            outlet.offer(format!("{}\n", lines.join("\n")).as_bytes());
+        }
     }
 
     fn picture(&self) -> Picture {

@@ -35,6 +35,7 @@ struct Given {
     address: Address,
     name: Option<String>,
     descriptor: OwnedFd,
+    inode: u64,
 }
 
 /// Why what was inherited cannot be listened on.
@@ -100,7 +101,7 @@ impl Inherited {
             }
             let address = address_of(&descriptor, &which)?;
             prepare(&descriptor, &address).map_err(look)?;
-            sockets.push(Given { address, name: which.name, descriptor });
+            sockets.push(Given { address, name: which.name, descriptor, inode });
         }
         Ok(Self { sockets })
     }
@@ -135,9 +136,12 @@ impl Inherited {
         group
     }
 
-    /// Where the ones that nobody wants listen, and their names.
-    pub(crate) fn rest(self) -> Vec<(Address, Option<String>)> {
-        self.sockets.into_iter().map(|given| (given.address, given.name)).collect()
+    /// Where the ones that nobody wants listen, and their names. Another copy of one that the front holds already, by
+    /// whatever way it came to it, is none of them.
+    pub(crate) fn rest(self, held: &[ListeningSocket]) -> Vec<(Address, Option<String>)> {
+        let held: HashSet<u64> = held.iter().filter_map(|socket| socket.inode().ok()).collect();
+        let rest = self.sockets.into_iter().filter(|given| !held.contains(&given.inode));
+        rest.map(|given| (given.address, given.name)).collect()
     }
 }
 
@@ -211,5 +215,45 @@ fn prepare(descriptor: &OwnedFd, address: &Address) -> rustix::io::Result<()> {
         // Accepted connections inherit it.
         Address::Tcp(_) => sockopt::set_tcp_nodelay(descriptor, true),
         Address::Unix(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening() -> ListeningSocket {
+        let any: Address = "127.0.0.1:0".parse().unwrap();
+        ListeningSocket::open(&any, 1, 0o600).unwrap().remove(0)
+    }
+
+    fn given(sockets: &[&ListeningSocket]) -> Inherited {
+        let given = |socket: &&ListeningSocket| Given {
+            address: socket.address.clone(),
+            name: Some("web".into()),
+            descriptor: socket.duplicate().unwrap(),
+            inode: socket.inode().unwrap(),
+        };
+        Inherited { sockets: sockets.iter().map(given).collect() }
+    }
+
+    #[test]
+    fn what_is_adopted_keeps_its_name_and_its_inode() {
+        let (first, second) = (listening(), listening());
+        let (mut inherited, mut names) = (given(&[&first, &second]), Names::default());
+        assert_eq!(inherited.addresses(), [first.address.clone(), second.address.clone()]);
+        let adopted = inherited.adopt(&first.address, &mut names);
+        assert_eq!(adopted[0].inode().unwrap(), first.inode().unwrap());
+        assert_eq!(names.of(&first.address), "web");
+        assert!(names.of(&second.address).starts_with("port-"));
+        assert!(inherited.adopt(&first.address, &mut names).is_empty());
+        assert_eq!(inherited.rest(&adopted), [(second.address.clone(), Some("web".into()))]);
+    }
+
+    #[test]
+    fn a_copy_of_what_the_front_holds_already_is_not_unwanted() {
+        let (held, other) = (listening(), listening());
+        let rest = given(&[&held, &other]).rest(&[held]);
+        assert_eq!(rest, [(other.address.clone(), Some("web".into()))]);
     }
 }
