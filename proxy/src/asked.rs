@@ -10,6 +10,7 @@ use ::handoff::message::{GenerationId, Report, millis};
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
+use crate::claims;
 use crate::control::protocol::TakeoverRequest;
 use crate::control::server::{Asked, StatusInParts, Watch};
 use crate::event::{Granted, Note, PauseEnd, TakeoverDenied, TakeoverNumber};
@@ -74,7 +75,7 @@ impl Front {
     pub(crate) fn on_wanted(&mut self, id: GenerationId, reason: String) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let old_enough_at = worker.started_at + LEAST_AGE;
-        let reason = reason.chars().take(500).collect();
+        let reason = claims::sentence(&reason);
         let asked = worker.wish.as_ref().map_or(0, |wish| wish.asked);
         worker.wish = Some(Wish { reason, asked });
         if old_enough_at <= Instant::now() {

@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::adoption::Recovered;
 use crate::asked::Waiting;
+use crate::claims;
 use crate::control::server::{ControlHold, ControlSocket};
 use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
 use crate::generation::Generations;
@@ -53,8 +54,6 @@ const ASKED_QUEUE: usize = 32;
 const WORD_QUEUE: usize = 64;
 /// How long a dead worker's link is still listened to, for what it said last.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Descriptors a successor needs beside one for each of the incumbent's connections.
-const SPARE_DESCRIPTORS: u64 = 300;
 
 /// What the operator decided about this front.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -326,7 +325,7 @@ impl Front {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let event = match said {
             ToFront::Ready(ready) => {
-                worker.greeting = ready.greeting;
+                worker.greeting = claims::greeting(&ready);
                 worker.hears_of_orphans = ready.hears_of_orphans;
                 if ready.stops_only_by_draining {
                     self.generations.stops_only_by_draining(id);
@@ -336,9 +335,9 @@ impl Front {
                     None => Event::Ready(id),
                 }
             }
-            ToFront::Failing { conditions } => Event::Failing(id, shortened(conditions)),
+            ToFront::Failing { conditions } => Event::Failing(id, claims::conditions(&conditions)),
             ToFront::Refuse { reason } => {
-                Event::Unfit(id, Failure::Refused { reason: reason.chars().take(500).collect() })
+                Event::Unfit(id, Failure::Refused { reason: claims::sentence(&reason) })
             }
             ToFront::Accepting => Event::Accepting(id),
             ToFront::Stopped => Event::Stopped(id),
@@ -349,7 +348,7 @@ impl Front {
             ToFront::Extend { timeout_ms } => Event::Extend(id, Duration::from_millis(timeout_ms)),
             ToFront::WantsTakeover { reason } => return self.on_wanted(id, reason),
             ToFront::Lost(connections) => return self.story.lost(id, connections),
-            ToFront::Report(report) => return self.workers.reported(id, report),
+            ToFront::Report(report) => return self.workers.reported(id, claims::report(report)),
             ToFront::Rescued(_) => {
                 let reason = "it was not asked what it is".to_owned();
                 Event::Unfit(id, Failure::BrokeProtocol { reason })
@@ -362,9 +361,10 @@ impl Front {
     fn too_few_descriptors(&self, id: GenerationId, free: u64) -> Option<Failure> {
         let takes_over = !self.generations.is_standby(id);
         let incumbent = self.generations.serving().filter(|other| takes_over && *other != id)?;
-        let held = self.workers.get(incumbent)?.report.connections.total();
-        let needed = held + SPARE_DESCRIPTORS;
-        (free < needed).then_some(Failure::TooFewDescriptors { free, needed })
+        let incumbent = self.workers.get(incumbent)?;
+        let held = incumbent.report.connections.total();
+        let needed = claims::needs_more_than(free, held, incumbent.pid)?;
+        Some(Failure::TooFewDescriptors { free, needed })
     }
 
     /// Reaps every child that has ended; those that are no workers had been adopted.
@@ -538,9 +538,4 @@ const fn to_worker(order: Order) -> ToWorker {
         Order::Lease { epoch } => ToWorker::Lease { epoch },
         Order::Reaped { generation } => ToWorker::Reaped { generation },
     }
-}
-
-/// What a worker says it fails at, in a size that fits a log line.
-fn shortened(conditions: Vec<String>) -> Vec<String> {
-    conditions.into_iter().take(16).map(|c| c.chars().take(100).collect()).collect()
 }

@@ -4,6 +4,7 @@ mod adapter;
 mod adoption;
 mod age;
 mod asked;
+mod claims;
 mod cli;
 mod control;
 mod crash_loop;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use handoff::message::{GenerationId, millis};
+use handoff::message::millis;
 
 use crate::control::protocol::{
     FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused,
@@ -70,21 +70,6 @@ impl Front {
                 .proven
                 .map(|program| self.programs.get(program).to_string()),
             left_program: self.story.left_program(),
-        }
-    }
-
-    /// Tells whoever started the front, on stdout, what to type next.
-    pub(crate) fn greet(&self, id: GenerationId) {
-        let Some(listeners) = &self.listeners else { return };
-        let addresses: Vec<String> =
-            listeners.addresses().iter().map(|address| address.to_string()).collect();
-        let addresses = addresses.join(" and ");
-        let mut lines = vec![format!("holdfast {} listens on {addresses}", crate::VERSION)];
-        lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
-        lines.push("replace the worker at any time with: holdfast takeover".to_owned());
-        // A stdout that is closed or full is no reason to let go of the port.
-        if let Ok(outlet) = Outlet::beside(std::io::stdout()) {
-            outlet.offer(format!("{}\n", lines.join("\n")).as_bytes());
         }
     }
 

@@ -55,7 +55,9 @@ async fn bears(front: &Front, gate: &Gate, size: Size) {
         assert!(status.is_some(), "the front does not say how it is");
     }
     gate.open();
-    front.takeover_to(&fixture(["serve"])).await.assert_committed();
+    let takeover = front.takeover_to(&fixture(["serve"])).await;
+    // What a liar says was cut is shown as it says it.
+    assert!(takeover.event("committed").is_some(), "{takeover:?}");
     front.until("the harmful one is gone", |s| s.is_settled()).await;
     eventually("the front holds no more descriptors than before", async || {
         (Size::of(front.process()).descriptors <= size.descriptors).then_some(())
