@@ -140,6 +140,7 @@ impl Front {
         control: ControlHold,
         binary: PathBuf,
     ) -> Self {
+        let rescue = RescueDirectory::beside(control.path(), settings.terms.rights.owner());
         Self {
             settings,
             generations,
@@ -155,7 +156,7 @@ impl Front {
             waiting: Waiting::default(),
             kills_seen: KillsSeen::default(),
             greeted: false,
-            rescue: RescueDirectory::beside(control.path()),
+            rescue,
             recovered: None,
             control,
             binary,

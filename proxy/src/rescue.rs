@@ -13,7 +13,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,8 @@ use ::handoff::link::{Link, LinkError};
 use ::handoff::message::{GenerationId, PROTOCOL, ToFront, ToWorker};
 use ::handoff::rescue::{self, Rescue, Rescued};
 use ::handoff::socket::ListeningSocket;
+use nix::unistd::{Gid, Uid};
+use rustix::fs::OFlags;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -54,6 +58,8 @@ pub(crate) enum RescueFailed {
 #[derive(Debug)]
 pub(crate) struct RescueDirectory {
     path: PathBuf,
+    /// As whom workers run, when not as the front.
+    workers: Option<(Uid, Gid)>,
 }
 
 /// A worker that outlived its front.
@@ -74,16 +80,16 @@ pub(crate) struct Survivors {
 }
 
 impl RescueDirectory {
-    /// The one beside this control socket.
-    pub(crate) fn beside(control: &Path) -> Self {
+    /// The one beside this control socket, for workers that run as somebody else if they do.
+    pub(crate) fn beside(control: &Path, workers: Option<(Uid, Gid)>) -> Self {
         let mut path = control.as_os_str().to_owned();
         path.push(".rescue");
         let path = PathBuf::from(path);
         // Workers are told of it, and may be elsewhere; it fails where the working directory is gone.
-        Self { path: std::path::absolute(&path).unwrap_or(path) }
+        Self { path: std::path::absolute(&path).unwrap_or(path), workers }
     }
 
-    /// Makes it, if it is not there.
+    /// Makes it, if it is not there, for whom workers run as.
     ///
     /// # Errors
     /// [`RescueFailed::NotOurs`]: what lies there is not trusted.
@@ -97,13 +103,22 @@ impl RescueDirectory {
             _ => {}
         }
         let there = fs::symlink_metadata(path).map_err(failed)?;
-        if !there.is_dir() || there.uid() != rustix::process::geteuid().as_raw() {
+        if !there.is_dir()
+            || !(there.uid() == Uid::effective().as_raw() || self.is_workers(there.uid()))
+        {
             return Err(RescueFailed::NotOurs { path: path.clone() });
+        }
+        if let Some((uid, gid)) = self.workers {
+            lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed)?;
         }
         if there.mode() & 0o777 != 0o700 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn is_workers(&self, user: u32) -> bool {
+        self.workers.is_some_and(|(uid, _)| uid.as_raw() == user)
     }
 
     /// As a worker is told it; `None` when it cannot be written in a message.
@@ -116,7 +131,10 @@ impl RescueDirectory {
         let path = rescue::socket_path(&self.path, generation);
         // The worker puts its socket in the place of this file. One that cannot be made is missed by nobody but the
         // next front, if this one dies before the worker is there.
-        if let Err(error) = fs::File::create(&path) {
+        // The directory may be the workers' user's, who is not to lead the front anywhere by it.
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let trace = fs::File::options().write(true).create(true).custom_flags(flags).open(&path);
+        if let Err(error) = trace {
             warn!(path = %path.display(), %error, "could not leave a trace of a worker");
         }
     }
@@ -139,7 +157,7 @@ impl RescueDirectory {
             let path = entry.map_err(failed)?.path();
             let Some(generation) = rescue::generation_of(&path) else { continue };
             survivors.latest = survivors.latest.max(Some(generation));
-            if let Some(caller) = Caller::of(generation, &path)? {
+            if let Some(caller) = self.call(generation, &path)? {
                 asked.spawn(caller.ask());
             }
         }
@@ -152,6 +170,29 @@ impl RescueDirectory {
         }
         survivors.workers.sort_by_key(|survivor| survivor.account.generation);
         Ok(survivors)
+    }
+
+    /// `None` when nobody is there, or somebody who is none of ours.
+    fn call(&self, generation: GenerationId, path: &Path) -> Result<Option<Caller>, RescueFailed> {
+        let failed = |source| RescueFailed::Ask { generation, source };
+        let (end, peer) = match rescue::call(path) {
+            Ok(called) => called,
+            Err(error) if is_gone(&error) => {
+                // Another one may have removed it.
+                let _ = fs::remove_file(path);
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let trusted = rescue::is_trusted(&peer) || self.is_workers(peer.uid());
+        let pid = peer.pid().filter(|pid| *pid > 0);
+        let (true, Some(pid)) = (trusted, pid) else {
+            warn!(path = %path.display(), user = peer.uid(), pid, "a rescue socket is not a worker's of this front, and is left alone");
+            return Ok(None);
+        };
+        let Some(process) = Adopted::open(pid).map_err(failed)? else { return Ok(None) };
+        let link = Link::new(end).map_err(failed)?;
+        Ok(Some(Caller { generation, process, link }))
     }
 }
 
@@ -170,28 +211,6 @@ struct Caller {
 }
 
 impl Caller {
-    /// `None` when nobody is there, or somebody who is none of ours.
-    fn of(generation: GenerationId, path: &Path) -> Result<Option<Self>, RescueFailed> {
-        let failed = |source| RescueFailed::Ask { generation, source };
-        let (end, peer) = match rescue::call(path) {
-            Ok(called) => called,
-            Err(error) if is_gone(&error) => {
-                // Another one may have removed it.
-                let _ = fs::remove_file(path);
-                return Ok(None);
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let (trusted, pid) = (rescue::is_trusted(&peer), peer.pid().filter(|pid| *pid > 0));
-        let (true, Some(pid)) = (trusted, pid) else {
-            warn!(path = %path.display(), user = peer.uid(), pid, "a rescue socket is not a worker's of this front, and is left alone");
-            return Ok(None);
-        };
-        let Some(process) = Adopted::open(pid).map_err(failed)? else { return Ok(None) };
-        let link = Link::new(end).map_err(failed)?;
-        Ok(Some(Self { generation, process, link }))
-    }
-
     /// What the worker is; `None` when it ends, or had to be ended.
     async fn ask(self) -> Result<Option<Survivor>, RescueFailed> {
         let Self { generation, process, link } = self;

@@ -154,13 +154,6 @@ impl Rights {
     }
 
     /// The user and group that workers run as, when they are not the front's: whose what they leave in the file system is.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the front makes no files for workers yet; rescue sockets will be some"
-        )
-    )]
     pub(crate) fn owner(&self) -> Option<(Uid, Gid)> {
         self.identity.as_ref().map(|identity| (identity.uid, identity.gid))
     }

@@ -155,7 +155,7 @@ impl Run {
         let path = control.path()?;
         let terms = Terms { log_file: self.log_file.clone(), rights, limits };
         let lock = ControlLock::take(&path).map_err(configuration)?;
-        let rescue = RescueDirectory::beside(&path);
+        let rescue = RescueDirectory::beside(&path, terms.rights.owner());
         rescue.prepare().map_err(configuration)?;
         let mut survivors = rescue.search().await.map_err(configuration)?;
         survivors.tell();

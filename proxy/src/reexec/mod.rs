@@ -194,6 +194,7 @@ impl Front {
         }
         // What ended while nobody listened.
         self.on_children();
+        self.tell_manager();
         if let Some(failed) = failed {
             let reason = format!("the new front {failed}; the old one goes on");
             return self.on_reexec_failed(reason, caller);
