@@ -144,6 +144,8 @@ impl Run {
         // What the caller left open is not for workers.
         handoff::fd_passing::close_on_exec_from(3)
             .map_err(|source| Failed::Runtime { doing: "could not set up descriptors", source })?;
+        // A wrong command line is told before anything is opened; the adapter's words are not known yet.
+        self.program()?;
         self.check_addresses(&self.listen)?;
         // A state directory that is missing is made for the workers before the front makes one for its control socket.
         let rights = self.rights()?;
