@@ -1,5 +1,7 @@
 //! `--standby`: a ready successor waits for the death of the one that serves.
 
+use std::time::Duration;
+
 use holdfast_tests::rig::binaries::holdfast_worker;
 use holdfast_tests::rig::http::{Request, ask};
 use holdfast_tests::rig::{
@@ -173,6 +175,20 @@ async fn a_stopping_front_ends_its_standby_at_once() {
     gate.open();
     assert_eq!(held.receive().await.unwrap().generation(), generation(1));
     assert_eq!(front.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn a_front_with_a_standby_rests() {
+    let front = Front::with(with_standby).await;
+    front.until("g2 stands by", |s| s.standby().is_some()).await;
+    front.until("both have proved themselves", |s| s.proven_program.is_some()).await;
+    // Whatever ticks shows within this time; nobody asks the front anything meanwhile.
+    eventually("the front does nothing for a while", async || {
+        let before = front.process().switches();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        (front.process().switches() == before).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

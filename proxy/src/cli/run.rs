@@ -153,7 +153,6 @@ impl Run {
             doing: "could not raise the limit of descriptors",
             source,
         })?;
-        let program = self.program()?;
         let path = control.path()?;
         let terms = Terms { log_file: self.log_file.clone(), rights, limits };
         let lock = ControlLock::take(&path).map_err(configuration)?;
@@ -165,6 +164,8 @@ impl Run {
         let mut kept = Kept::new(sockets);
         let mut names = Names::default();
         let listeners = self.listen(&mut kept, &mut names)?;
+        // The adapter is told the names of its sockets, which are known now.
+        let program = self.program()?;
         let settings = self.settings(terms);
         let control = lock.open().map_err(configuration)?;
         let own =

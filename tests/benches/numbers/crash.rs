@@ -1,4 +1,4 @@
-//! The only worker is killed while connections are opened all the time.
+//! The only worker is killed while connections are opened all the time, with a standby beside it and without.
 //!
 //! A fresh front each time: one whose worker has lived a while starts the next at once, and so does one
 //! whose worker dies young for the first time.
@@ -26,8 +26,43 @@ const AFTERMATH: Duration = Duration::from_millis(20);
 const GLANCE: Duration = Duration::from_millis(1);
 /// How long after the signal the dying worker may still have accepted a connection.
 const DYING: Duration = Duration::from_millis(5);
-/// From the kill to the next answer.
-const GOAL: Duration = Duration::from_millis(150);
+/// Who answers next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// A worker that is started then.
+    Started,
+    /// One that stood by (`--standby`).
+    StoodBy,
+}
+
+impl Next {
+    /// From the kill to the next answer.
+    const fn goal(self) -> (Duration, &'static str) {
+        match self {
+            Self::Started => (Duration::from_millis(150), "< 150 ms"),
+            Self::StoodBy => (Duration::from_millis(20), "< 20 ms"),
+        }
+    }
+
+    /// The steps in between, by the front's log: what, from and to which line.
+    const fn steps(self) -> &'static [(&'static str, Option<&'static str>, &'static str)] {
+        match self {
+            Self::Started => &[
+                ("1 SIGKILL → the front knows", None, GONE),
+                ("2 known → started", Some(GONE), "started"),
+                ("3 started → ready", Some("started"), "ready"),
+                ("4 ready → admitted", Some("ready"), "admitted"),
+            ],
+            Self::StoodBy => &[
+                ("1 SIGKILL → the front knows", None, GONE),
+                ("2 known → admitted", Some(GONE), "admitted"),
+            ],
+        }
+    }
+}
+
+/// What the front writes when it knows.
+const GONE: &str = "the serving worker is gone";
 
 /// One kill.
 struct Kill {
@@ -52,9 +87,18 @@ pub(crate) async fn measure(report: &Report) -> Promise {
              waits in the kernel's queue."
         ),
     );
+    let started = measure_with(Next::Started, report).await;
+    report.heading(
+        "crash with a standby: the same, and a ready worker waits",
+        "Each worker is killed when its standby is ready (`--standby`).",
+    );
+    started.and(measure_with(Next::StoodBy, report).await)
+}
+
+async fn measure_with(next: Next, report: &Report) -> Promise {
     let mut kills = Vec::with_capacity(KILLS);
     for _ in 0..KILLS {
-        kills.push(kill().await);
+        kills.push(kill(next).await);
     }
     let attempts: u64 = kills.iter().map(|kill| kill.attempts).sum();
     let sum = |of: fn(&Kill) -> usize| kills.iter().map(of).sum::<usize>();
@@ -70,27 +114,30 @@ pub(crate) async fn measure(report: &Report) -> Promise {
     for lost in kills.iter().flat_map(|kill| &kill.lost).take(10) {
         report.note(&format!("lost: {lost:?}"));
     }
-    let next: Durations = kills.iter().map(|kill| kill.next_answer).collect();
+    let answers: Durations = kills.iter().map(|kill| kill.next_answer).collect();
+    let (goal, in_words) = next.goal();
     report.figure_with_goal(
         "SIGKILL → next answer (client), worst",
-        &in_ms(next.percentile(100)),
-        Goal::new("< 150 ms", next.percentile(100) < GOAL),
+        &in_ms(answers.percentile(100)),
+        Goal::new(in_words, answers.percentile(100) < goal),
     );
-    report.figure("    all of them", &next.summary());
-    for (words, from, to) in [
-        ("1 SIGKILL → the front knows", None, "the serving worker is gone"),
-        ("2 known → started", Some("the serving worker is gone"), "started"),
-        ("3 started → ready", Some("started"), "ready"),
-        ("4 ready → admitted", Some("ready"), "admitted"),
-    ] {
-        let between: Durations = kills.iter().filter_map(|kill| kill.between(from, to)).collect();
+    report.figure("    all of them", &answers.summary());
+    for (words, from, to) in next.steps() {
+        let between: Durations = kills.iter().filter_map(|kill| kill.between(*from, to)).collect();
         report.figure(&format!("    {words}"), &between.summary());
     }
     Promise::kept_if(refused == 0 && lost == 0)
 }
 
-async fn kill() -> Kill {
-    let front = Front::with(|s| s.flag("--log-file", "workers.log")).await;
+async fn kill(next: Next) -> Kill {
+    let front = Front::with(|s| {
+        let s = s.flag("--log-file", "workers.log");
+        if next == Next::StoodBy { s.switch("--standby") } else { s }
+    })
+    .await;
+    if next == Next::StoodBy {
+        front.until("somebody stands by", |s| s.standby().is_some()).await;
+    }
     let incumbent = front.serving().await;
     let worker = incumbent.worker().expect("who serves is there");
     let mut clients = Clients::of(front.address());

@@ -8,7 +8,7 @@
 //! | `takeovers` | `takeovers.rs` | requests lost over takeovers, and from the signal to *switched* |
 //! | `size` | `size.rs` | the front's memory and descriptors before and after takeovers |
 //! | `throughput` | `throughput.rs` | the worker under the front against the same worker alone |
-//! | `crash` | `crash.rs` | from the only worker's death to the next answer |
+//! | `crash` | `crash.rs` | from the only worker's death to the next answer, with a standby and without |
 //! | `moving` | `moving.rs` | how long 10,000 WebSockets take to move, each one's pause, its CPU time |
 //! | `idle-websockets` | `idle_websockets.rs` | the worker's memory with 10,000 of them |
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |

@@ -11,7 +11,7 @@ mod relay;
 mod tunnel;
 
 use holdfast_tests::rig::http::{HttpConnection, Request, Response, ask};
-use holdfast_tests::rig::{Front, Process, Program, Setup, Traffic};
+use holdfast_tests::rig::{Front, Process, Program, Setup, State, Traffic};
 
 use crate::quick;
 
@@ -44,6 +44,20 @@ async fn loses_nobody(front: &Front, takeovers: usize) {
 
 async fn get(front: &Front, path: &str) -> Response {
     ask(&front.address(), Request::get(path)).await.expect("it is answered")
+}
+
+/// Pauses while clients open connections all the time: newcomers wait, and each is served.
+async fn is_paused_and_loses_nobody(front: &Front) {
+    let traffic = Traffic::to(front).with_new();
+    for _ in 0..3 {
+        traffic.flows(2).await;
+        front.run(&["pause"]).await.assert_code(0);
+        let state = front.status().await.generations[0].state;
+        assert_eq!(state, State::Stopped);
+        front.run(&["resume"]).await.assert_code(0);
+    }
+    traffic.flows(2).await;
+    traffic.stop().await.assert_no_failures();
 }
 
 /// What the program was given, the lines of one kind.

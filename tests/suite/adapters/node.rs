@@ -5,7 +5,7 @@ use std::path::Path;
 use holdfast_tests::rig::http::{Request, ask};
 use holdfast_tests::rig::{Front, Gate, Program, Setup, Signal, Traffic};
 
-use super::{get, given, held, loses_nobody};
+use super::{get, given, held, is_paused_and_loses_nobody, loses_nobody};
 use crate::{generation, quick, skipped};
 
 /// A front that runs the server under `node`; `None` on a machine without Node, which is said.
@@ -33,6 +33,12 @@ async fn ten_takeovers_of_a_node_server_lose_no_new_connection() {
     assert_eq!(front.status().await.inodes(), inodes);
     assert_eq!(front.serving().await.generation, generation(11));
     assert_eq!(front.log().lines_with("did not confirm"), 0);
+}
+
+#[tokio::test]
+async fn a_node_server_is_paused_without_noticing() {
+    let Some(front) = with(&["port", "finish"], |s| s).await else { return };
+    is_paused_and_loses_nobody(&front).await;
 }
 
 #[tokio::test]

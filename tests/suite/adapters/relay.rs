@@ -3,7 +3,10 @@
 use holdfast_tests::rig::http::Request;
 use holdfast_tests::rig::{Front, Gate, Setup};
 
-use super::{answering, get, given, held, loses_nobody, relayed, replaces_one_at_a_time};
+use super::{
+    answering, get, given, held, is_paused_and_loses_nobody, loses_nobody, relayed,
+    replaces_one_at_a_time,
+};
 use crate::generation;
 
 #[tokio::test]
@@ -13,6 +16,12 @@ async fn ten_takeovers_of_a_relayed_program_lose_no_new_connection() {
     loses_nobody(&front, 10).await;
     assert_eq!(front.status().await.inodes(), inodes);
     assert_eq!(front.serving().await.generation, generation(11));
+}
+
+#[tokio::test]
+async fn a_relayed_program_is_paused_without_noticing() {
+    let front = Front::with(|s| relayed(s, ["port:PORT"])).await;
+    is_paused_and_loses_nobody(&front).await;
 }
 
 #[tokio::test]
