@@ -360,6 +360,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_and_its_end_are_written_as_ever() {
+        for (command, line) in [
+            (Command::Pause { timeout_ms: 60_000 }, r#"{"type":"pause","timeout_ms":60000}"#),
+            (Command::Resume, r#"{"type":"resume"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&command).unwrap(), line);
+            assert_eq!(serde_json::from_str::<Command>(line).unwrap(), command);
+        }
+    }
+
+    #[test]
     fn the_environment_of_a_request_is_never_printed() {
         let request = TakeoverRequest {
             environment: Some(vec![("A".into(), "secret".into())]),
