@@ -13,6 +13,8 @@ mod event;
 mod explored;
 mod failing;
 mod front;
+#[cfg(test)]
+mod fuzzed;
 mod generation;
 mod handoff;
 #[cfg(test)]

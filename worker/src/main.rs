@@ -14,6 +14,8 @@ mod check;
 mod configuration;
 mod cron;
 mod frames;
+#[cfg(test)]
+mod fuzzed;
 mod greeting;
 mod identity;
 mod letters;

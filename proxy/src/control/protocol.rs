@@ -17,6 +17,24 @@ pub(crate) struct Request {
     pub(crate) command: Command,
 }
 
+/// The command of a request as it came, or what is wrong with it.
+pub(crate) fn understood(line: &[u8]) -> Result<Command, String> {
+    // The version first: a later one may have commands unknown here.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let malformed = |error| format!("not a request: {error}");
+    match serde_json::from_slice(line).map_err(malformed)? {
+        Versioned { version: VERSION } => serde_json::from_slice::<Request>(line)
+            .map(|request| request.command)
+            .map_err(malformed),
+        Versioned { version } => Err(format!(
+            "this front speaks version {VERSION} of the control protocol, and the caller {version}"
+        )),
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::control::MAX_REQUEST;
-use crate::control::protocol::{Answer, Command, Request, Status, TakeoverRequest, VERSION};
+use crate::control::protocol::{Answer, Command, Status, TakeoverRequest, understood};
 use crate::reexec::Caller;
 use crate::reexec::state::{ControlState, number};
 
@@ -319,20 +319,7 @@ async fn read_request(read: &mut OwnedReadHalf) -> io::Result<Result<Command, St
     if line.len() > MAX_REQUEST {
         return Ok(Err(format!("a request has at most {MAX_REQUEST} bytes")));
     }
-    // The version first: a later one may have commands unknown here.
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    Ok(match serde_json::from_slice::<Versioned>(&line) {
-        Ok(Versioned { version: VERSION }) => serde_json::from_slice::<Request>(&line)
-            .map(|request| request.command)
-            .map_err(|error| format!("not a request: {error}")),
-        Ok(Versioned { version }) => Err(format!(
-            "this front speaks version {VERSION} of the control protocol, and the caller {version}"
-        )),
-        Err(error) => Err(format!("not a request: {error}")),
-    })
+    Ok(understood(&line))
 }
 
 struct CallerSide {

@@ -7,9 +7,12 @@
 //! | nothing is left behind: no descriptor in the front, no process below it | after each step |
 //! | nobody panics | in the log, after each step |
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_tests::rig::{Front, Process, Status, eventually, listening_inodes};
+
+use super::stage::Stage;
 
 /// How often a front is looked at in the midst of a step: each look is a process.
 const GLANCE: Duration = Duration::from_millis(250);
@@ -24,8 +27,8 @@ pub(super) struct Baseline {
 
 impl Baseline {
     /// Of a front that serves and that nobody speaks to.
-    pub(super) async fn of(front: &Front) -> Self {
-        let status = front.until("it is settled", Status::is_settled).await;
+    pub(super) async fn of(stage: &Stage) -> Self {
+        let (front, status) = (&stage.front, stage.settles().await);
         let mut least = usize::MAX;
         // The connection of the last command may take a moment to go.
         for _ in 0..5 {
@@ -54,8 +57,8 @@ impl Baseline {
     }
 
     /// Ends once everything is as it should be between two steps.
-    pub(super) async fn holds_at_rest(&self, front: &Front) {
-        let status = front.until("one generation serves", Status::is_settled).await;
+    pub(super) async fn holds_at_rest(&self, stage: &Stage) {
+        let (front, status) = (&stage.front, stage.settles().await);
         self.holds_of(&status);
         assert!(!self.front.is_gone(), "the front has gone");
         assert_eq!(front.process(), self.front, "another process is the front");
@@ -69,14 +72,16 @@ impl Baseline {
                 assert!(has_it, "{process:?} does not have {socket}");
             }
         }
-        self.nothing_is_left(worker).await;
-        let panics = front.log().lines_with("panicked at");
-        assert_eq!(panics, 0, "somebody panicked");
+        let standby = status.standby().and_then(|standby| standby.worker());
+        self.nothing_is_left([worker].into_iter().chain(standby).collect()).await;
+        let (panics, meant) = (front.log().lines_with("panicked at"), panics_meant(front));
+        assert_eq!(panics, meant, "somebody panicked");
     }
 
-    async fn nothing_is_left(&self, worker: Process) {
-        eventually("nobody but the worker is below the front", async || {
-            (self.front.descendants() == [worker]).then_some(())
+    async fn nothing_is_left(&self, workers: BTreeSet<Process>) {
+        eventually("nobody but the workers is below the front", async || {
+            let below: BTreeSet<Process> = self.front.descendants().into_iter().collect();
+            (below == workers).then_some(())
         })
         .await;
         let base = self.descriptors;
@@ -90,4 +95,11 @@ impl Baseline {
     pub(super) fn holds_in_the_kernel(&self, front: &Front) {
         assert_eq!(listening_inodes(front.tcp()), self.inodes);
     }
+}
+
+/// How often an image of the front was made to panic.
+fn panics_meant(front: &Front) -> usize {
+    let text = front.log().text();
+    let meant = |line: &&str| line.starts_with("fault met: ") && line.contains(" Panic in ");
+    text.lines().filter(meant).count()
 }

@@ -54,11 +54,10 @@ impl Drop for Story<'_> {
     #[expect(clippy::print_stderr, reason = "the test harness shows stderr of a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Schedule { seed, order, fronts_fault, .. } = self.schedule;
+            let Schedule { seed, order, standby, fronts_fault, .. } = self.schedule;
             eprintln!("--- failed; again with {SEED_VARIABLE}={seed} ---");
-            eprintln!(
-                "{order:?}, the front's own fault {fronts_fault:?}; steps, the last unfinished:"
-            );
+            eprintln!("{order:?}, standby {standby:?}, the front's own fault {fronts_fault:?}");
+            eprintln!("steps, the last unfinished:");
             self.begun.iter().for_each(|step| eprintln!("  {step}"));
         }
     }
@@ -69,7 +68,7 @@ async fn keeps_its_promises(schedule: &Schedule) -> usize {
     let mut story = Story { schedule, begun: Vec::new() };
     let mut dice = Dice::of(schedule.seed);
     let stage = Stage::set(schedule).await;
-    let baseline = Baseline::of(&stage.front).await;
+    let baseline = Baseline::of(&stage).await;
     let steps = async {
         let mut audience = Audience::of(&stage.front).await;
         for &step in &schedule.steps {
@@ -91,7 +90,7 @@ async fn keeps_its_promises(schedule: &Schedule) -> usize {
                     audience = Audience::of(&stage.front).await;
                 }
             }
-            baseline.holds_at_rest(&stage.front).await;
+            baseline.holds_at_rest(&stage).await;
         }
         audience.leaves(Price::Nothing, schedule.order, Toll::default()).await;
     };
@@ -100,7 +99,7 @@ async fn keeps_its_promises(schedule: &Schedule) -> usize {
         () = baseline.holds_all_the_time(&stage.front) => unreachable!("it looks for ever"),
         () = wake_the_stopped(stage.front.log()) => unreachable!("it waits for ever"),
     }
-    baseline.holds_at_rest(&stage.front).await;
+    baseline.holds_at_rest(&stage).await;
     baseline.holds_in_the_kernel(&stage.front);
     stage.front.log().lines_with("fault met: ")
 }

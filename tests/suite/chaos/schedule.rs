@@ -21,6 +21,8 @@ const LATEST: u64 = 500;
 pub(super) struct Schedule {
     pub(super) seed: u64,
     pub(super) order: Order,
+    /// Whether a ready successor waits all the time.
+    pub(super) standby: Standby,
     /// A fault of the front's own, as its environment has it.
     pub(super) fronts_fault: Option<Fault>,
     pub(super) steps: Vec<Step>,
@@ -31,6 +33,13 @@ pub(super) struct Schedule {
 pub(super) enum Order {
     StartFirst,
     StopFirst,
+}
+
+/// `--standby`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standby {
+    None,
+    Waits,
 }
 
 /// One thing that is done to a front under load.
@@ -49,6 +58,8 @@ pub(super) enum Step {
     Amid(Disturbance, Duration),
     /// `drain --now`, of whoever drains or serves, so long after a takeover was requested.
     DrainNow(Duration),
+    /// Nobody accepts for a while, as the operator wishes.
+    Pause,
     /// The state's disk has no room for a while.
     FullDisk,
 }
@@ -64,6 +75,8 @@ pub(super) enum Disturbance {
     StopWorkers,
     /// The front stands still for a moment.
     StopFront,
+    /// The front becomes another image of itself, or refuses to.
+    Reexec,
 }
 
 /// A fault as `handoff::fault` reads it.
@@ -89,17 +102,19 @@ impl Schedule {
     pub(super) fn drawn(seed: u64) -> Self {
         let mut dice = Dice::of(seed);
         let order = if dice.once_in(4) { Order::StopFirst } else { Order::StartFirst };
+        let may_stand_by = order == Order::StartFirst && dice.once_in(4);
+        let standby = if may_stand_by { Standby::Waits } else { Standby::None };
         let fronts_fault = dice.once_in(3).then(|| Fault::of_the_front(&mut dice));
         let count = STEPS.0 + dice.below(STEPS.1 - STEPS.0 + 1);
         let steps = (0..count).map(|_| Step::drawn(&mut dice, order)).collect();
-        Self { seed, order, fronts_fault, steps }
+        Self { seed, order, standby, fronts_fault, steps }
     }
 }
 
 impl Step {
     fn drawn(dice: &mut Dice, order: Order) -> Self {
         let later = |dice: &mut Dice| Duration::from_millis(dice.below(LATEST));
-        match dice.below(12) {
+        match dice.below(14) {
             0 | 1 => Self::Takeover,
             2 => Self::Takeovers(2 + dice.below(3)),
             3..=5 => Self::FaultySuccessor(Fault::of_a_successor(dice, order)),
@@ -112,6 +127,8 @@ impl Step {
             }
             9 => Self::AtRest(Disturbance::drawn(dice)),
             10 => Self::DrainNow(later(dice)),
+            11 => Self::Pause,
+            12 => Self::AtRest(Disturbance::Reexec),
             _ => Self::FullDisk,
         }
     }
@@ -119,7 +136,7 @@ impl Step {
     /// What it may cost at most.
     pub(super) fn price(self, order: Order) -> Price {
         let itself = match self {
-            Self::Takeover | Self::Takeovers(_) => Price::Nothing,
+            Self::Takeover | Self::Takeovers(_) | Self::Pause => Price::Nothing,
             Self::FaultySuccessor(fault) | Self::FaultyIncumbent(fault) => fault.price(),
             Self::AtRest(disturbance) | Self::Amid(disturbance, _) => disturbance.price(),
             Self::DrainNow(_) => Price::ToldOrCounted,
@@ -128,23 +145,27 @@ impl Step {
         };
         match (order, self) {
             // No connection moves to a worker that is not there yet.
-            (Order::StopFirst, step) if step != Self::AtRest(Disturbance::StopFront) => {
-                itself.max(Price::ToldOrCounted)
-            }
-            _ => itself,
+            (Order::StopFirst, Self::Pause | Self::AtRest(_)) | (Order::StartFirst, _) => itself,
+            (Order::StopFirst, _) => itself.max(Price::ToldOrCounted),
         }
     }
 }
 
 impl Disturbance {
     fn drawn(dice: &mut Dice) -> Self {
-        dice.one_of(&[Self::KillServing, Self::KillNewest, Self::StopWorkers, Self::StopFront])
+        dice.one_of(&[
+            Self::KillServing,
+            Self::KillNewest,
+            Self::StopWorkers,
+            Self::StopFront,
+            Self::Reexec,
+        ])
     }
 
     const fn price(self) -> Price {
         match self {
             Self::KillServing | Self::KillNewest => Price::WhatTheKilledHad,
-            Self::StopWorkers | Self::StopFront => Price::Nothing,
+            Self::StopWorkers | Self::StopFront | Self::Reexec => Price::Nothing,
         }
     }
 }
@@ -162,7 +183,16 @@ impl Fault {
             "front.drain-sent",
             "front.lease-sent",
             "front.drained-received",
+            "front.reexec-frozen",
+            "image.begun",
+            "image.state-read",
+            "image.ready",
         ]);
+        if point.starts_with("image.") {
+            // An image counts its own turns, and is there once.
+            let act = dice.one_of(&["stop", "delay:300", "panic", "segfault"]);
+            return Self { point, act, turn: 1 };
+        }
         Self { point, act: dice.one_of(&["stop", "delay:300"]), turn: 2 + dice.below(3) }
     }
 
@@ -208,6 +238,11 @@ impl Fault {
         Self { point, act, turn: 1 + dice.below(2) }
     }
 
+    /// Whether an image of the front with this fault is given up for the one before.
+    pub(super) fn breaks_images(self) -> bool {
+        self.point.starts_with("image.") && ["panic", "segfault"].contains(&self.act)
+    }
+
     fn price(self) -> Price {
         let early =
             self.turn == 1 && ["worker.hello-received", "worker.ready-said"].contains(&self.point);
@@ -243,7 +278,8 @@ impl fmt::Display for Step {
 fn a_schedule_is_a_function_of_its_seed() {
     for seed in 0..200 {
         let (one, other) = (Schedule::drawn(seed), Schedule::drawn(seed));
-        assert_eq!((one.order, one.fronts_fault), (other.order, other.fronts_fault));
+        assert_eq!((one.order, one.standby), (other.order, other.standby));
+        assert_eq!(one.fronts_fault, other.fronts_fault);
         assert_eq!(one.steps, other.steps);
     }
 }

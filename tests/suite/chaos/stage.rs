@@ -13,7 +13,7 @@ use holdfast_tests::rig::{
 };
 
 use super::audience::Toll;
-use super::schedule::{Disturbance, Fault, Order, Price, Schedule, Step};
+use super::schedule::{Disturbance, Fault, Order, Price, Schedule, Standby, Step};
 use crate::{quick, skipped};
 
 /// How long a process stands still. It is the fault itself: nothing is waited for by it.
@@ -27,6 +27,8 @@ const SMALL: &str = "16m";
 pub(super) struct Stage {
     pub(super) front: Front,
     order: Order,
+    standby: Standby,
+    breaks_images: bool,
     small_disk: bool,
 }
 
@@ -41,10 +43,36 @@ impl Stage {
             if let Some(fault) = schedule.fronts_fault {
                 setup = setup.environment(FAULT_VARIABLE, fault.to_string());
             }
+            if schedule.standby == Standby::Waits {
+                setup = setup.switch("--standby");
+            }
             if small_disk { on_a_small_disk(setup) } else { setup }
         })
         .await;
-        Self { front, order: schedule.order, small_disk }
+        let Schedule { order, standby, .. } = *schedule;
+        let breaks_images = schedule.fronts_fault.is_some_and(Fault::breaks_images);
+        let stage = Self { front, order, standby, breaks_images, small_disk };
+        stage.settles().await;
+        // An image holds the binary of the one before, from the first time on.
+        tokio::select! {
+            () = stage.renew() => stage,
+            () = wake_the_stopped(stage.front.log()) => unreachable!("it waits for ever"),
+        }
+    }
+
+    /// Ends once nothing is under way: one generation serves, and another one waits, or none is there.
+    pub(super) async fn settles(&self) -> Status {
+        self.front
+            .until("nothing is under way", |s| match self.standby {
+                Standby::None => s.is_settled(),
+                Standby::Waits => {
+                    s.takeover.is_none()
+                        && s.generations.len() == 2
+                        && s.serving().is_some()
+                        && s.standby().is_some()
+                }
+            })
+            .await
     }
 
     /// What a step comes to that is done to the end.
@@ -64,7 +92,11 @@ impl Stage {
             Step::Amid(disturbance, after) => {
                 let takeover = self.front.begin_takeover_to(&sound_worker());
                 tokio::time::sleep(after).await;
-                let toll = self.disturb(disturbance).await;
+                let toll = match disturbance {
+                    // It is refused until the commit, and goes on with a drain.
+                    Disturbance::Reexec => self.try_to_renew().await,
+                    _ => self.disturb(disturbance).await,
+                };
                 let takeover = takeover.end().await;
                 if step.price(self.order) == Price::Nothing {
                     takeover.assert_committed();
@@ -72,9 +104,10 @@ impl Stage {
                 Toll { cut: toll.cut + cut(&takeover), ..toll }
             }
             Step::DrainNow(after) => self.drain_now(after).await,
+            Step::Pause => self.pause().await,
             Step::FullDisk => self.fill_the_disk().await,
         };
-        self.front.until("one generation serves", Status::is_settled).await;
+        self.settles().await;
         toll
     }
 
@@ -110,6 +143,7 @@ impl Stage {
         match disturbance {
             Disturbance::StopFront => self.stand_still(vec![self.front.process()]).await,
             Disturbance::StopWorkers => self.stand_still(self.workers()).await,
+            Disturbance::Reexec => self.renew().await,
             Disturbance::KillServing => {
                 let status = self.front.status().await;
                 let serving = status.serving().and_then(|generation| generation.worker());
@@ -121,6 +155,30 @@ impl Stage {
                 return kill(newest.and_then(|generation| generation.worker())).await;
             }
         }
+        Toll::default()
+    }
+
+    /// Has the front become another image, which stays the one before if that cannot be.
+    async fn renew(&self) {
+        let outcome = self.front.run(&["reexec"]).await;
+        outcome.assert_code(i32::from(self.breaks_images));
+    }
+
+    async fn try_to_renew(&self) -> Toll {
+        let outcome = self.front.run(&["reexec"]).await;
+        assert!([0, 1].contains(&outcome.code), "{outcome:?}");
+        Toll::default()
+    }
+
+    async fn pause(&self) -> Toll {
+        self.front.run(&["pause", "--timeout", "60s"]).await.assert_code(0);
+        let waiting = {
+            let address = self.front.address();
+            tokio::spawn(async move { ask(&address, Request::get("/healthz")).await })
+        };
+        tokio::time::sleep(STANDSTILL).await;
+        self.front.run(&["resume"]).await.assert_code(0);
+        waiting.await.expect("it does not panic").expect("who waits is served");
         Toll::default()
     }
 

@@ -128,4 +128,18 @@ mod tests {
             assert_eq!(Request::parse(message).unwrap_err().to_string(), complaint);
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::fuzzed::config())]
+
+        #[test]
+        fn no_message_makes_a_reader_panic_and_whatever_is_wrong_is_said(
+            message in crate::fuzzed::nearly("frames"),
+        ) {
+            match Request::parse(&message) {
+                Ok(request) => assert!(request.params.is_none_or(|params| !params.get().is_empty())),
+                Err(refused) => assert!(!refused.id().is_empty() && !refused.to_string().is_empty()),
+            }
+        }
+    }
 }

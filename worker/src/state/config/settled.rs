@@ -329,6 +329,17 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzzed::config())]
+
+        #[test]
+        fn no_file_is_too_strange(text in crate::fuzzed::nearly("config")) {
+            if let Err(findings) = understand(&text, &Environment::default()) {
+                prop_assert!(findings.iter().any(|finding| finding.severity == Severity::Error));
+            }
+        }
+    }
+
+    proptest! {
         #[test]
         fn no_text_is_too_strange(text in "(\\PC|[\\[\\]{}:,'\"/*\\\\\n$]|agents|list|gateway|id|port){0,40}") {
             // Whatever it is, it is understood or it is said what is wrong.

@@ -91,12 +91,16 @@ impl House {
         params: &Value,
         locality: Locality,
     ) -> Result<Admission, Rejection> {
+        self.judges_text(&params.to_string(), locality).await
+    }
+
+    async fn judges_text(&self, params: &str, locality: Locality) -> Result<Admission, Rejection> {
         let (token, devices) = (&self.token, &self.devices);
         let post = &Post::default();
         let (origin, remote_ip) = (self.origin, Some(REMOTE_IP));
         let (nonce, now_ms) = (NONCE, NOW_MS);
         let gate = Gate { token, devices, post, locality, origin, remote_ip, nonce, now_ms };
-        admit(&params.to_string(), &gate).await
+        admit(params, &gate).await
     }
 
     async fn judges(&self, params: &Value) -> Result<Admission, Rejection> {
@@ -430,4 +434,18 @@ async fn a_table_that_cannot_be_read_keeps_devices_out_and_nobody_else() {
 fn the_token_of_a_client_is_never_formatted() {
     let params = Params::read(&backend().to_string()).unwrap();
     assert!(!format!("{params:?}").contains("secret"));
+}
+
+/// None of the corpus knows the token, and nothing that is done to it makes it know.
+#[test]
+fn nothing_that_is_nearly_right_is_let_in_or_makes_the_gateway_panic() {
+    let house = House::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut runner = proptest::test_runner::TestRunner::new(crate::fuzzed::config());
+    let outcome = runner.run(&crate::fuzzed::nearly("connect"), |params| {
+        let judged = runtime.block_on(house.judges_text(&params, Locality::Remote));
+        proptest::prop_assert!(judged.is_err(), "{:?}", judged);
+        Ok(())
+    });
+    outcome.unwrap();
 }
