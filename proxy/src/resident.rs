@@ -6,16 +6,16 @@
 
 use std::fs;
 
-use rustix::param::page_size;
-
 /// How many processes of one generation are looked at.
 const MOST_PROCESSES: usize = 256;
 
-/// What a process has resident, in bytes: the second field of its statm, in pages (proc_pid_statm(5)).
+/// What a process has resident, in bytes (proc_pid_status(5)). It is there in kB too, so that nobody has to know the
+/// size of a page: who looks that up in the auxiliary vector is led astray by valgrind.
 pub(crate) fn of(pid: u32) -> Option<u64> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// The same of a process and of all below it: an adapter is small, and its program is not. Pages that they share are

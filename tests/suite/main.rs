@@ -31,6 +31,7 @@ mod stopping;
 mod systemd;
 mod takeover;
 mod usage;
+mod valgrind;
 
 use handoff::GenerationId;
 use holdfast_tests::rig::http::{HttpConnection, Request};
