@@ -15,6 +15,7 @@ mod crash_loop;
 mod drain;
 mod endurance;
 mod front_gone;
+mod half_open;
 mod hostile;
 mod limits;
 mod listening;
