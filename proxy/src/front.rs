@@ -205,6 +205,7 @@ impl Front {
             }
         }
         self.end_descendants(&mut signals.child).await;
+        self.rescue.remove();
         info!("stopped");
         serving.abort();
         // The control socket's file goes with its task; a panic of it was logged.

@@ -35,6 +35,9 @@ use crate::event::EXIT_TIMEOUT;
 /// How long a worker may take to say what it is. It serves meanwhile, so that patience costs nobody anything.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How the file ends that says that a generation was started.
+const TRACE: &str = ".started";
+
 /// Why the workers of an earlier front could not be gone on with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RescueFailed {
@@ -54,7 +57,7 @@ pub(crate) enum RescueFailed {
     Unending { generation: GenerationId, pid: i32 },
 }
 
-/// The directory of the workers' rescue sockets, this user's alone. It goes with its last one.
+/// The directory of the workers' rescue sockets, this user's alone.
 #[derive(Debug)]
 pub(crate) struct RescueDirectory {
     path: PathBuf,
@@ -128,15 +131,41 @@ impl RescueDirectory {
 
     /// A worker is about to be started: whatever becomes of it and of this front, its number is not given again.
     pub(crate) fn expect(&self, generation: GenerationId) {
-        let path = rescue::socket_path(&self.path, generation);
-        // The worker puts its socket in the place of this file. One that cannot be made is missed by nobody but the
-        // next front, if this one dies before the worker is there.
+        let path = self.trace(generation);
+        let failed = |source| RescueFailed::Directory { path: path.clone(), source };
         // The directory may be the workers' user's, who is not to lead the front anywhere by it.
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let trace = fs::File::options().write(true).create(true).custom_flags(flags).open(&path);
-        if let Err(error) = trace {
-            warn!(path = %path.display(), %error, "could not leave a trace of a worker");
+        let mut options = fs::File::options();
+        options.write(true).create(true).custom_flags(flags);
+        let traced = self.prepare().and_then(|()| options.open(&path).map_err(failed));
+        if let Err(error) = traced {
+            let error = ::handoff::chain(&error);
+            warn!(%generation, error, "a front that comes after this one may not find a worker");
         }
+        for earlier in self.traces().filter(|earlier| *earlier < generation) {
+            // The later one says as much.
+            let _ = fs::remove_file(self.trace(earlier));
+        }
+    }
+
+    fn trace(&self, generation: GenerationId) -> PathBuf {
+        self.path.join(format!("{generation}{TRACE}"))
+    }
+
+    /// The generations that were started, as far as there are traces of it.
+    fn traces(&self) -> impl Iterator<Item = GenerationId> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(TRACE)?.parse().ok())
+    }
+
+    /// This front ends in good order, and nobody serves any more.
+    pub(crate) fn remove(&self) {
+        for generation in self.traces() {
+            // What stays behind makes the next number a higher one.
+            let _ = fs::remove_file(self.trace(generation));
+        }
+        // One that is not empty stays.
+        let _ = fs::remove_dir(&self.path);
     }
 
     /// A worker is gone: so is its socket's file, which it could not remove if it was killed.
@@ -151,7 +180,7 @@ impl RescueDirectory {
     /// When there is somebody who can be neither gone on with nor ended.
     pub(crate) async fn search(&self) -> Result<Survivors, RescueFailed> {
         let failed = |source| RescueFailed::Directory { path: self.path.clone(), source };
-        let mut survivors = Survivors::default();
+        let mut survivors = Survivors { latest: self.traces().max(), ..Survivors::default() };
         let mut asked = JoinSet::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -193,13 +222,6 @@ impl RescueDirectory {
         let Some(process) = Adopted::open(pid).map_err(failed)? else { return Ok(None) };
         let link = Link::new(end).map_err(failed)?;
         Ok(Some(Caller { generation, process, link }))
-    }
-}
-
-impl Drop for RescueDirectory {
-    fn drop(&mut self) {
-        // One that is not empty is the next front's.
-        let _ = fs::remove_dir(&self.path);
     }
 }
 
