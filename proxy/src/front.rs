@@ -140,7 +140,7 @@ impl Front {
         control: ControlHold,
         binary: PathBuf,
     ) -> Self {
-        let rescue = RescueDirectory::beside(control.path(), settings.terms.rights.owner());
+        let rescue = RescueDirectory::beside(control.path(), &settings.terms.rights);
         Self {
             settings,
             generations,

@@ -10,12 +10,13 @@
 //! - It happens under the control lock and before anything is bound: there is no other front, and no second socket.
 //! - Workers serve all the while. Nothing is told to any before each has been asked.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown,
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
 };
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 
 use crate::adoption::Adopted;
 use crate::event::EXIT_TIMEOUT;
+use crate::rights::Rights;
 
 /// How long a worker may take to say what it is. It serves meanwhile, so that patience costs nobody anything.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,12 +59,12 @@ pub(crate) enum RescueFailed {
     Unending { generation: GenerationId, pid: i32 },
 }
 
-/// The directory of the workers' rescue sockets, this user's alone.
+/// The directory of the workers' rescue sockets: theirs alone, which may be of another user than the front.
 #[derive(Debug)]
 pub(crate) struct RescueDirectory {
     path: PathBuf,
-    /// As whom workers run, when not as the front.
-    workers: Option<(Uid, Gid)>,
+    /// Whose workers are, if not the front's own user's.
+    owner: Option<(Uid, Gid)>,
 }
 
 /// A worker that outlived its front.
@@ -83,16 +85,16 @@ pub(crate) struct Survivors {
 }
 
 impl RescueDirectory {
-    /// The one beside this control socket, for workers that run as somebody else if they do.
-    pub(crate) fn beside(control: &Path, workers: Option<(Uid, Gid)>) -> Self {
+    /// The one beside this control socket, for workers with these rights.
+    pub(crate) fn beside(control: &Path, rights: &Rights) -> Self {
         let mut path = control.as_os_str().to_owned();
         path.push(".rescue");
         let path = PathBuf::from(path);
         // Workers are told of it, and may be elsewhere; it fails where the working directory is gone.
-        Self { path: std::path::absolute(&path).unwrap_or(path), workers }
+        Self { path: std::path::absolute(&path).unwrap_or(path), owner: rights.owner() }
     }
 
-    /// Makes it, if it is not there, for whom workers run as.
+    /// Makes it, if it is not there.
     ///
     /// # Errors
     /// [`RescueFailed::NotOurs`]: what lies there is not trusted.
@@ -105,23 +107,29 @@ impl RescueDirectory {
             }
             _ => {}
         }
-        let there = fs::symlink_metadata(path).map_err(failed)?;
-        if !there.is_dir()
-            || !(there.uid() == Uid::effective().as_raw() || self.is_workers(there.uid()))
-        {
+        // By its descriptor: with workers of another user, what lies at the path may be another thing a moment later.
+        let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+        let not_ours = |_| RescueFailed::NotOurs { path: path.clone() };
+        let there = File::options().read(true).custom_flags(flags).open(path).map_err(not_ours)?;
+        let found = there.metadata().map_err(failed)?;
+        if ![Uid::effective(), self.user()].contains(&Uid::from_raw(found.uid())) {
             return Err(RescueFailed::NotOurs { path: path.clone() });
         }
-        if let Some((uid, gid)) = self.workers {
-            lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed)?;
+        if let Some((user, group)) = self.owner
+            && found.uid() != user.as_raw()
+        {
+            fchown(&there, Some(user.as_raw()), Some(group.as_raw())).map_err(failed)?;
         }
-        if there.mode() & 0o777 != 0o700 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        if found.mode() & 0o777 != 0o700 {
+            there.set_permissions(fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         Ok(())
     }
 
-    fn is_workers(&self, user: u32) -> bool {
-        self.workers.is_some_and(|(uid, _)| uid.as_raw() == user)
+    /// The user of the workers. Nobody else's process is one, not even root's: what lies in a directory of theirs may
+    /// lead anywhere.
+    fn user(&self) -> Uid {
+        self.owner.map_or_else(Uid::effective, |(user, _)| user)
     }
 
     /// As a worker is told it; `None` when it cannot be written in a message.
@@ -133,12 +141,9 @@ impl RescueDirectory {
     pub(crate) fn expect(&self, generation: GenerationId) {
         let path = self.trace(generation);
         let failed = |source| RescueFailed::Directory { path: path.clone(), source };
-        // The directory may be the workers' user's, who is not to lead the front anywhere by it.
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let mut options = fs::File::options();
-        options.write(true).create(true).custom_flags(flags);
-        let traced = self.prepare().and_then(|()| options.open(&path).map_err(failed));
-        if let Err(error) = traced {
+        // What is there already is not written to: it may be a link of a worker's.
+        let make = || File::options().write(true).create_new(true).open(&path);
+        if let Err(error) = self.prepare().and_then(|()| make().map_err(failed)) {
             let error = ::handoff::chain(&error);
             warn!(%generation, error, "a front that comes after this one may not find a worker");
         }
@@ -186,7 +191,7 @@ impl RescueDirectory {
             let path = entry.map_err(failed)?.path();
             let Some(generation) = rescue::generation_of(&path) else { continue };
             survivors.latest = survivors.latest.max(Some(generation));
-            if let Some(caller) = self.call(generation, &path)? {
+            if let Some(caller) = Caller::of(generation, &path, self.user())? {
                 asked.spawn(caller.ask());
             }
         }
@@ -200,29 +205,6 @@ impl RescueDirectory {
         survivors.workers.sort_by_key(|survivor| survivor.account.generation);
         Ok(survivors)
     }
-
-    /// `None` when nobody is there, or somebody who is none of ours.
-    fn call(&self, generation: GenerationId, path: &Path) -> Result<Option<Caller>, RescueFailed> {
-        let failed = |source| RescueFailed::Ask { generation, source };
-        let (end, peer) = match rescue::call(path) {
-            Ok(called) => called,
-            Err(error) if is_gone(&error) => {
-                // Another one may have removed it.
-                let _ = fs::remove_file(path);
-                return Ok(None);
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let trusted = rescue::is_trusted(&peer) || self.is_workers(peer.uid());
-        let pid = peer.pid().filter(|pid| *pid > 0);
-        let (true, Some(pid)) = (trusted, pid) else {
-            warn!(path = %path.display(), user = peer.uid(), pid, "a rescue socket is not a worker's of this front, and is left alone");
-            return Ok(None);
-        };
-        let Some(process) = Adopted::open(pid).map_err(failed)? else { return Ok(None) };
-        let link = Link::new(end).map_err(failed)?;
-        Ok(Some(Caller { generation, process, link }))
-    }
 }
 
 /// A call of one worker's rescue socket.
@@ -233,6 +215,28 @@ struct Caller {
 }
 
 impl Caller {
+    /// `None` when nobody is there, or somebody who is none of ours.
+    fn of(generation: GenerationId, path: &Path, user: Uid) -> Result<Option<Self>, RescueFailed> {
+        let failed = |source| RescueFailed::Ask { generation, source };
+        let (end, peer) = match rescue::call(path) {
+            Ok(called) => called,
+            Err(error) if is_gone(&error) => {
+                // Another one may have removed it.
+                let _ = fs::remove_file(path);
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let pid = peer.pid().filter(|pid| *pid > 0);
+        let (true, Some(pid)) = (peer.uid() == user.as_raw(), pid) else {
+            warn!(path = %path.display(), user = peer.uid(), pid, "a rescue socket is not a worker's of this front, and is left alone");
+            return Ok(None);
+        };
+        let Some(process) = Adopted::open(pid).map_err(failed)? else { return Ok(None) };
+        let link = Link::new(end).map_err(failed)?;
+        Ok(Some(Self { generation, process, link }))
+    }
+
     /// What the worker is; `None` when it ends, or had to be ended.
     async fn ask(self) -> Result<Option<Survivor>, RescueFailed> {
         let Self { generation, process, link } = self;

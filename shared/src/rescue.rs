@@ -12,7 +12,8 @@
 //! **Invariants**
 //! - A worker accepts there only once the link to its front has ended; until then a caller waits in the socket's queue. So
 //!   there is one front at a time, and none that lives can be pushed aside.
-//! - Whoever calls is of this user or root, and so is whoever answers: the kernel says so (SO_PEERCRED, unix(7)).
+//! - Whoever calls is of the worker's user or root, and whoever answers is of the user whose workers the front has
+//!   started: the kernel says so (SO_PEERCRED, unix(7)).
 //! - A connection that breaks before it is the link costs nothing: the worker waits for the next one.
 
 use std::fs::File;
@@ -135,9 +136,8 @@ pub fn call(path: &Path) -> io::Result<(OwnedFd, UCred)> {
     with_peer(UnixStream::from_std(OwnedFd::from(socket).into())?)
 }
 
-/// Whether this process has to do with a process of that user.
-#[must_use]
-pub fn is_trusted(peer: &UCred) -> bool {
+/// Whether a process of that user may be a worker's front.
+fn is_trusted(peer: &UCred) -> bool {
     peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw()
 }
 

@@ -156,7 +156,7 @@ impl Run {
         let path = control.path()?;
         let terms = Terms { log_file: self.log_file.clone(), rights, limits };
         let lock = ControlLock::take(&path).map_err(configuration)?;
-        let rescue = RescueDirectory::beside(&path, terms.rights.owner());
+        let rescue = RescueDirectory::beside(&path, &terms.rights);
         rescue.prepare().map_err(configuration)?;
         let mut survivors = rescue.search().await.map_err(configuration)?;
         survivors.tell();

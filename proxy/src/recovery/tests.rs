@@ -47,8 +47,11 @@ fn found(workers: impl IntoIterator<Item = Rescued>) -> Found {
 }
 
 fn recovered(order: TakeoverOrder, found: &Found) -> (Generations, Vec<Action>) {
-    let (generations, actions) =
-        Generations::recover(rules(order, WithStandby::No), ProgramId(0), found);
+    recovered_by(rules(order, WithStandby::No), found)
+}
+
+fn recovered_by(rules: Rules, found: &Found) -> (Generations, Vec<Action>) {
+    let (generations, actions) = Generations::recover(rules, ProgramId(0), found);
     World::of(generations.clone(), &actions).assert_sound();
     (generations, actions)
 }
@@ -223,9 +226,13 @@ fn whatever_may_be_found() -> Vec<Found> {
 
 #[test]
 fn whatever_is_found_the_policy_is_sound_and_whatever_happens_next() {
-    for order in [TakeoverOrder::StartFirst, TakeoverOrder::StopFirst] {
+    for rules in [
+        rules(TakeoverOrder::StartFirst, WithStandby::No),
+        rules(TakeoverOrder::StopFirst, WithStandby::No),
+        rules(TakeoverOrder::StartFirst, WithStandby::Yes),
+    ] {
         let worlds = whatever_may_be_found().into_iter().map(|found| {
-            let (generations, actions) = recovered(order, &found);
+            let (generations, actions) = recovered_by(rules, &found);
             World::of(generations, &actions)
         });
         explore(worlds, 2);

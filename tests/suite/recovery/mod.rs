@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_tests::rig::http::{HttpConnection, Request, ask};
 use holdfast_tests::rig::moving::Clients;
-use holdfast_tests::rig::{Front, Gate, Signal, State, Traffic, eventually, listening_inodes};
+use holdfast_tests::rig::{
+    Front, Gate, Signal, State, Status, Traffic, eventually, listening_inodes,
+};
 
 use crate::{fixture, generation, quick};
 
@@ -100,6 +102,37 @@ async fn the_end_of_a_worker_that_was_gone_on_with_is_noticed_and_made_good() {
         .await;
     assert_eq!(status.crashes, 1);
     assert!(status.failure().contains("nobody can say how"), "{}", status.failure());
+}
+
+#[tokio::test]
+async fn a_front_that_has_recovered_may_be_renewed_and_notices_that_end_all_the_same() {
+    let mut front = Front::with(quick).await;
+    let worker = front.serving().await.worker().unwrap();
+    front.kill().await;
+    front.start_again(quick).await;
+    front.run(&["reexec"]).await.assert_code(0);
+    assert_recovered(&front, &[1]).await;
+    assert_eq!(front.serving().await.worker(), Some(worker));
+    worker.signal(Signal::SIGKILL);
+    front
+        .until("another one serves", |s| s.serving().is_some_and(|g| g.generation == generation(2)))
+        .await;
+}
+
+#[tokio::test]
+async fn a_standby_leaves_with_its_front_and_the_next_one_has_another() {
+    let standby = |s| quick(s).switch("--standby");
+    let mut front = Front::with(standby).await;
+    let stands_by = |number: u64| {
+        move |s: &Status| {
+            s.generation(generation(number)).is_some_and(|g| g.state == State::Standby)
+        }
+    };
+    front.until("one stands by", stands_by(2)).await;
+    front.kill().await;
+    front.start_again(standby).await;
+    let status = front.until("another one stands by", stands_by(3)).await;
+    assert_eq!(status.serving().map(|g| g.generation), Some(generation(1)));
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Rescue sockets are for processes of the same user: the kernel says who is at the other end, whatever the file lets in.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use holdfast_tests::rig::http::{Request, ask};
-use holdfast_tests::rig::{Front, binaries, eventually, soon};
+use holdfast_tests::rig::{Front, Program, Setup, Traffic, binaries, eventually, soon};
 use tokio::process::Command;
 
 use crate::{quick, skipped};
@@ -122,4 +122,37 @@ async fn a_directory_of_another_user_is_not_used() {
     let control = place.path().join("control.sock");
     let refused = Front::refused(|s| quick(s).control(&control)).await;
     refused.assert_code(78).assert_says("is another user's");
+}
+
+#[tokio::test]
+async fn workers_that_run_as_another_user_are_found_again() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root starts workers as another user");
+    }
+    let place = tempfile::tempdir().unwrap();
+    // Workers have to get to their sockets.
+    let_in(place.path(), 0o755);
+    let program = place.path().join("fixture-worker");
+    std::fs::copy(env!("CARGO_BIN_EXE_fixture-worker"), &program).unwrap();
+    let started = place.path().join("started");
+    std::fs::write(&started, "").unwrap();
+    let control = place.path().join("control.sock");
+    let choose = |s: Setup| {
+        quick(s)
+            .worker(Program::new(&program).arg(format!("library:{}", started.display())))
+            .control(&control)
+            .flag("--user", "65534:65534")
+    };
+    let mut front = Front::with(choose).await;
+    let directory = std::fs::metadata(rescue_directory(&front)).unwrap();
+    assert_eq!((directory.uid(), directory.permissions().mode() & 0o777), (65534, 0o700));
+    let traffic = Traffic::to(&front).with_new();
+    traffic.flows(2).await;
+    front.kill().await;
+    traffic.flows(2).await;
+    front.start_again(choose).await;
+    assert_recovered(&front, &[1]).await;
+    front.takeover().await.assert_committed();
+    traffic.flows(2).await;
+    traffic.stop().await.assert_no_failures();
 }
