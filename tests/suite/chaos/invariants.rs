@@ -38,6 +38,12 @@ impl Baseline {
         Self { front: front.process(), inodes: status.inodes(), descriptors: least }
     }
 
+    /// Of a front that came after this one: the sockets are the same.
+    pub(super) fn of_the_same_sockets(self, next: Self) -> Self {
+        assert_eq!(self.inodes, next.inodes, "another front has other sockets");
+        next
+    }
+
     /// Ends never: looks again and again.
     pub(super) async fn holds_all_the_time(&self, front: &Front) {
         loop {
@@ -85,6 +91,7 @@ impl Baseline {
         })
         .await;
         let base = self.descriptors;
+        let _shown = ShownOnFailure(self.front);
         eventually(&format!("the front has no more than {base} descriptors"), async || {
             (self.front.descriptors().len() <= base).then_some(())
         })
@@ -94,6 +101,21 @@ impl Baseline {
     /// The kernel's own list: once per schedule, for it is long while many connections come and go.
     pub(super) fn holds_in_the_kernel(&self, front: &Front) {
         assert_eq!(listening_inodes(front.tcp()), self.inodes);
+    }
+}
+
+/// Shows what a process has open when its test fails.
+struct ShownOnFailure(Process);
+
+impl Drop for ShownOnFailure {
+    #[expect(clippy::print_stderr, reason = "the test harness shows stderr of a failed test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0
+                .descriptors()
+                .iter()
+                .for_each(|open| eprintln!("{} {}", open.number, open.target));
+        }
     }
 }
 

@@ -67,41 +67,60 @@ impl Drop for Story<'_> {
 async fn keeps_its_promises(schedule: &Schedule) -> usize {
     let mut story = Story { schedule, begun: Vec::new() };
     let mut dice = Dice::of(schedule.seed);
-    let stage = Stage::set(schedule).await;
-    let baseline = Baseline::of(&stage).await;
-    let steps = async {
-        let mut audience = Audience::of(&stage.front).await;
-        for &step in &schedule.steps {
-            story.begun.push(step);
-            let price = step.price(schedule.order);
-            if step == Step::FullDisk {
-                // A turn of a conversation is not kept, so it is not made.
-                audience.leaves(Price::Nothing, schedule.order, Toll::default()).await;
-                stage.perform(step).await;
-                audience = Audience::of(&stage.front).await;
-            } else {
-                if dice.once_in(SLOW) {
-                    audience.send_slow();
-                }
-                let toll = stage.perform(step).await;
-                audience.is_served().await;
-                if price > Price::Nothing {
-                    audience.leaves(price, schedule.order, toll).await;
-                    audience = Audience::of(&stage.front).await;
-                }
-            }
-            baseline.holds_at_rest(&stage).await;
+    let mut stage = Stage::set(schedule).await;
+    let mut baseline = Baseline::of(&stage).await;
+    let mut audience = Audience::of(&stage.front).await;
+    for &step in &schedule.steps {
+        story.begun.push(step);
+        if dice.once_in(SLOW) && step != Step::FullDisk {
+            audience.send_slow();
         }
-        audience.leaves(Price::Nothing, schedule.order, Toll::default()).await;
-    };
-    tokio::select! {
-        () = steps => {}
-        () = baseline.holds_all_the_time(&stage.front) => unreachable!("it looks for ever"),
-        () = wake_the_stopped(stage.front.log()) => unreachable!("it waits for ever"),
+        if step == Step::LoseTheFront {
+            let toll = stage.lose_the_front(schedule).await;
+            audience = carries_on(&stage, schedule, step, toll, audience).await;
+            // What a front has open that goes on with another's workers is its own affair.
+            baseline = baseline.of_the_same_sockets(Baseline::of(&stage).await);
+            continue;
+        }
+        let lived_through = async {
+            let (toll, audience) = if step == Step::FullDisk {
+                // A turn of a conversation is not kept then, so it is not made.
+                audience.leaves(Price::Nothing, schedule.order, Toll::default()).await;
+                let toll = stage.perform(step).await;
+                (toll, Audience::of(&stage.front).await)
+            } else {
+                (stage.perform(step).await, audience)
+            };
+            carries_on(&stage, schedule, step, toll, audience).await
+        };
+        audience = tokio::select! {
+            audience = lived_through => audience,
+            () = baseline.holds_all_the_time(&stage.front) => unreachable!("it looks for ever"),
+            () = wake_the_stopped(stage.front.log()) => unreachable!("it waits for ever"),
+        };
+        baseline.holds_at_rest(&stage).await;
     }
+    audience.leaves(Price::Nothing, schedule.order, Toll::default()).await;
     baseline.holds_at_rest(&stage).await;
     baseline.holds_in_the_kernel(&stage.front);
     stage.front.log().lines_with("fault met: ")
+}
+
+/// Everybody is served after a step. Where it may have cost something that is settled, and others come.
+async fn carries_on(
+    stage: &Stage,
+    schedule: &Schedule,
+    step: Step,
+    toll: Toll,
+    audience: Audience,
+) -> Audience {
+    audience.is_served().await;
+    let price = step.price(schedule.order);
+    if price == Price::Nothing || step == Step::FullDisk {
+        return audience;
+    }
+    audience.leaves(price, schedule.order, toll).await;
+    Audience::of(&stage.front).await
 }
 
 /// One test's share of the schedules.

@@ -60,6 +60,8 @@ pub(super) enum Step {
     DrainNow(Duration),
     /// Nobody accepts for a while, as the operator wishes.
     Pause,
+    /// kill -9 of the front, another one in its place, and a takeover.
+    LoseTheFront,
     /// The state's disk has no room for a while.
     FullDisk,
 }
@@ -106,7 +108,12 @@ impl Schedule {
         let standby = if may_stand_by { Standby::Waits } else { Standby::None };
         let fronts_fault = dice.once_in(3).then(|| Fault::of_the_front(&mut dice));
         let count = STEPS.0 + dice.below(STEPS.1 - STEPS.0 + 1);
-        let steps = (0..count).map(|_| Step::drawn(&mut dice, order)).collect();
+        let mut steps: Vec<Step> = (0..count).map(|_| Step::drawn(&mut dice, order)).collect();
+        // A fault of the front's own is the next front's too, and would meet it as it starts.
+        if fronts_fault.is_none() && dice.once_in(3) {
+            let last = steps.len() - 1;
+            steps[last] = Step::LoseTheFront;
+        }
         Self { seed, order, standby, fronts_fault, steps }
     }
 }
@@ -136,7 +143,9 @@ impl Step {
     /// What it may cost at most.
     pub(super) fn price(self, order: Order) -> Price {
         let itself = match self {
-            Self::Takeover | Self::Takeovers(_) | Self::Pause => Price::Nothing,
+            Self::Takeover | Self::Takeovers(_) | Self::Pause | Self::LoseTheFront => {
+                Price::Nothing
+            }
             Self::FaultySuccessor(fault) | Self::FaultyIncumbent(fault) => fault.price(),
             Self::AtRest(disturbance) | Self::Amid(disturbance, _) => disturbance.price(),
             Self::DrainNow(_) => Price::ToldOrCounted,

@@ -36,16 +36,7 @@ impl Stage {
     pub(super) async fn set(schedule: &Schedule) -> Self {
         let small_disk = schedule.steps.contains(&Step::FullDisk) && may_mount().await;
         let front = Front::with(|setup| {
-            let mut setup = quick(setup).flag("--drain-timeout", "8s");
-            if schedule.order == Order::StopFirst {
-                setup = setup.flag("--takeover-order", "stop-first").flag("--hold-timeout", "60s");
-            }
-            if let Some(fault) = schedule.fronts_fault {
-                setup = setup.environment(FAULT_VARIABLE, fault.to_string());
-            }
-            if schedule.standby == Standby::Waits {
-                setup = setup.switch("--standby");
-            }
+            let setup = set_up(schedule, setup);
             if small_disk { on_a_small_disk(setup) } else { setup }
         })
         .await;
@@ -73,6 +64,22 @@ impl Stage {
                 }
             })
             .await
+    }
+
+    /// Kills the front, starts another one that goes on with its workers, and has that take over once.
+    pub(super) async fn lose_the_front(&mut self, schedule: &Schedule) -> Toll {
+        if self.small_disk {
+            skipped("another front would see another disk");
+            return Toll::default();
+        }
+        self.front.kill().await;
+        tokio::time::sleep(STANDSTILL).await;
+        self.front.start_again(|setup| set_up(schedule, setup)).await;
+        self.settles().await;
+        let toll = self.clean_takeovers(1).await;
+        self.settles().await;
+        self.renew().await;
+        toll
     }
 
     /// What a step comes to that is done to the end.
@@ -105,6 +112,7 @@ impl Stage {
             }
             Step::DrainNow(after) => self.drain_now(after).await,
             Step::Pause => self.pause().await,
+            Step::LoseTheFront => unreachable!("it is done to a stage that nobody looks at"),
             Step::FullDisk => self.fill_the_disk().await,
         };
         self.settles().await;
@@ -287,6 +295,21 @@ async fn may_mount() -> bool {
     let mut command = tokio::process::Command::new("unshare");
     command.args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]);
     command.output().await.is_ok_and(|output| output.status.success())
+}
+
+/// A front as the schedule wants it.
+fn set_up(schedule: &Schedule, setup: Setup) -> Setup {
+    let mut setup = quick(setup).flag("--drain-timeout", "8s");
+    if schedule.order == Order::StopFirst {
+        setup = setup.flag("--takeover-order", "stop-first").flag("--hold-timeout", "60s");
+    }
+    if let Some(fault) = schedule.fronts_fault {
+        setup = setup.environment(FAULT_VARIABLE, fault.to_string());
+    }
+    match schedule.standby {
+        Standby::None => setup,
+        Standby::Waits => setup.switch("--standby"),
+    }
 }
 
 /// Its state lies on a disk of its own, which is gone with the last process that sees it.
