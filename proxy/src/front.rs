@@ -18,16 +18,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::handoff::fault::{self, Point};
-use ::handoff::message::{GenerationId, Hello, PROTOCOL, SocketEntry, ToFront, ToWorker, millis};
+use ::handoff::message::{GenerationId, Hello, PROTOCOL, SocketEntry, ToWorker, millis};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::adoption::Recovered;
 use crate::asked::Waiting;
-use crate::claims;
 use crate::control::server::{ControlHold, ControlSocket};
 use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
 use crate::generation::Generations;
@@ -42,7 +40,7 @@ use crate::reexec::Reexec;
 use crate::reexec::check::{CheckFailed, Checked};
 use crate::rescue::RescueDirectory;
 use crate::signals::Signals;
-use crate::spawn::{self, Terms};
+use crate::spawn::Terms;
 use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
 use crate::turning_away::TurningAway;
@@ -52,8 +50,6 @@ use crate::workers::Workers;
 const ASKED_QUEUE: usize = 32;
 /// How many words of workers may wait for the front.
 const WORD_QUEUE: usize = 64;
-/// How long a dead worker's link is still listened to, for what it said last.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the operator decided about this front.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -214,7 +210,7 @@ impl Front {
     }
 
     /// Feeds one event to the policy and does what comes of it.
-    fn feed(&mut self, event: Event) {
+    pub(crate) fn feed(&mut self, event: Event) {
         let actions = self.generations.on(event);
         self.perform(actions);
     }
@@ -301,120 +297,6 @@ impl Front {
                 warn!(address = %socket.address, %error, "could not set the backlog");
             }
         }
-    }
-
-    pub(crate) fn on_word(&mut self, word: Word) {
-        match word {
-            Word::Said(id, said) => self.on_said(id, said),
-            Word::Ended(id) => {
-                self.workers.end_conversation(id);
-                if !self.bury(id) {
-                    self.feed(Event::LinkEnded(id));
-                }
-            }
-            Word::Exited(id) => self.on_adopted_exit(id),
-            Word::Broke(id, reason) => {
-                self.workers.end_conversation(id);
-                if !self.bury(id) {
-                    self.feed(Event::Unfit(id, Failure::BrokeProtocol { reason }));
-                }
-            }
-        }
-    }
-
-    fn on_said(&mut self, id: GenerationId, said: ToFront) {
-        fault::reach(Point::at_word(&said));
-        let Some(worker) = self.workers.get_mut(id) else { return };
-        let event = match said {
-            ToFront::Ready(ready) => {
-                worker.greeting = claims::greeting(&ready);
-                worker.hears_of_orphans = ready.hears_of_orphans;
-                if ready.stops_only_by_draining {
-                    self.generations.stops_only_by_draining(id);
-                }
-                match self.too_few_descriptors(id, ready.free_descriptors) {
-                    Some(failure) => Event::Unfit(id, failure),
-                    None => Event::Ready(id),
-                }
-            }
-            ToFront::Failing { conditions } => Event::Failing(id, claims::conditions(&conditions)),
-            ToFront::Refuse { reason } => {
-                Event::Unfit(id, Failure::Refused { reason: claims::sentence(&reason) })
-            }
-            ToFront::Accepting => Event::Accepting(id),
-            ToFront::Stopped => Event::Stopped(id),
-            ToFront::Drained(drained) => {
-                worker.drained = Some(drained);
-                Event::Drained(id)
-            }
-            ToFront::Extend { timeout_ms } => Event::Extend(id, Duration::from_millis(timeout_ms)),
-            ToFront::WantsTakeover { reason } => return self.on_wanted(id, reason),
-            ToFront::Lost(connections) => return self.story.lost(id, connections),
-            ToFront::Report(report) => return self.workers.reported(id, claims::report(report)),
-            ToFront::Rescued(_) => {
-                let reason = "it was not asked what it is".to_owned();
-                Event::Unfit(id, Failure::BrokeProtocol { reason })
-            }
-        };
-        self.feed(event);
-    }
-
-    /// Whether a successor with so many free descriptors could take over what the incumbent holds.
-    fn too_few_descriptors(&self, id: GenerationId, free: u64) -> Option<Failure> {
-        let takes_over = !self.generations.is_standby(id);
-        let incumbent = self.generations.serving().filter(|other| takes_over && *other != id)?;
-        let incumbent = self.workers.get(incumbent)?;
-        let held = incumbent.report.connections.total();
-        let needed = claims::needs_more_than(free, held, incumbent.pid)?;
-        Some(Failure::TooFewDescriptors { free, needed })
-    }
-
-    /// Reaps every child that has ended; those that are no workers had been adopted.
-    pub(crate) fn on_children(&mut self) {
-        while let Some(pid) = reap::ended() {
-            let worker = self.workers.with_pid(pid);
-            // What one that was never trusted had started goes with it, and a program with its adapter.
-            if worker.is_some_and(|id| !self.generations.is_trusted(id) || self.runs_adapters()) {
-                spawn::kill_group(pid);
-            }
-            let Some(exit) = reap::reap(pid) else { return };
-            if let Some(awaited) = self.awaited.remove(&pid) {
-                // Nobody may wait any more.
-                let _ = awaited.send(exit);
-                continue;
-            }
-            self.end_strays();
-            let Some(id) = worker else {
-                debug!(pid = pid.as_raw(), %exit, "an adopted process ended");
-                self.workers.tell_of_orphan(pid, exit);
-                continue;
-            };
-            let exit = self.kills_seen.of(id, exit);
-            self.on_reaped(id, exit);
-        }
-    }
-
-    /// A worker's process is gone. Its last words may still be on their way.
-    pub(crate) fn on_reaped(&mut self, id: GenerationId, exit: Exit) {
-        self.workers.reaped(id, exit);
-        if !self.bury(id) {
-            self.timers.insert(Timer::LastWords(id), Instant::now() + LAST_WORDS);
-        }
-    }
-
-    pub(crate) fn runs_adapters(&self) -> bool {
-        self.programs.run_by_adapters()
-    }
-
-    /// Tells the policy of a worker's end, once the process is reaped and its last words are heard.
-    fn bury(&mut self, id: GenerationId) -> bool {
-        let Some(exit) = self.workers.end_of(id) else { return false };
-        self.timers.remove(&Timer::LastWords(id));
-        self.feed(Event::Exited { generation: id, exit });
-        self.workers.bury(id);
-        self.rescue.forget(id);
-        memory::give_back();
-        true
     }
 
     fn on_time(&mut self) {

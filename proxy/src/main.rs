@@ -17,6 +17,7 @@ mod front;
 mod fuzzed;
 mod generation;
 mod handoff;
+mod heard;
 #[cfg(test)]
 mod histories;
 mod hold;
@@ -31,6 +32,7 @@ mod outlet;
 mod pause;
 mod program;
 mod reap;
+mod record;
 mod recovery;
 mod reexec;
 mod rescue;

@@ -18,6 +18,7 @@ use crate::control::protocol::{
 use crate::event::{Exit, Note, PauseEnd, TakeoverNumber};
 use crate::left::Left;
 use crate::program::Program;
+use crate::record::Record;
 
 /// How many lines of a takeover's story may wait for a follower.
 const FOLLOWER_QUEUE: usize = 64;
@@ -55,25 +56,6 @@ struct Failure {
     reason: String,
     #[serde(with = "crate::age")]
     at: Instant,
-}
-
-/// One takeover, as far as it has come.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
-    number: TakeoverNumber,
-    #[serde(with = "crate::age")]
-    began_at: Instant,
-    incumbent: Option<GenerationId>,
-    successor: Option<GenerationId>,
-    outcome: Outcome,
-    reason: Option<String>,
-    phases: Phases,
-    drained: Option<Drained>,
-    /// Connections that had moved to a successor that failed.
-    lost: Connections,
-    /// How long nobody accepted at most, in ms, and whom that was too long for.
-    held_ms: Option<u64>,
-    turned_away: u64,
 }
 
 /// What the front still knows of a generation that is gone.
@@ -164,22 +146,7 @@ impl Story {
     }
 
     pub(crate) fn last_takeover(&self) -> Option<LastTakeover> {
-        let record = self.last.as_ref()?;
-        Some(LastTakeover {
-            successor: record.successor,
-            incumbent: record.incumbent,
-            outcome: record.outcome,
-            reason: record.reason.clone(),
-            phases: record.phases,
-            moved: record.drained.map(|drained| drained.moved),
-            sessions: record.drained.map(|drained| drained.sessions),
-            finished: record.drained.map(|drained| drained.finished),
-            closed: record.drained.map(|drained| drained.closed),
-            cut: record.drained.map(|drained| drained.cut),
-            lost: (record.outcome == Outcome::RolledBack).then_some(record.lost),
-            held_ms: record.held_ms,
-            turned_away: record.turned_away,
-        })
+        self.last.as_ref().map(Record::told)
     }
 
     pub(crate) fn last_failure(&self) -> Option<LastFailure> {
@@ -303,19 +270,7 @@ impl Story {
 
     fn began(&mut self, number: TakeoverNumber, incumbent: Option<GenerationId>) {
         info!(takeover = number.0, incumbent = incumbent.map(tracing::field::display), "takeover");
-        self.running = Some(Record {
-            number,
-            began_at: Instant::now(),
-            incumbent,
-            successor: None,
-            outcome: Outcome::RolledBack,
-            reason: None,
-            phases: Phases::default(),
-            drained: None,
-            lost: Connections::default(),
-            held_ms: None,
-            turned_away: 0,
-        });
+        self.running = Some(Record::begun(number, incumbent));
     }
 
     /// Somebody accepts again, and so many had waited too long for that.

@@ -61,14 +61,15 @@ static PREPARED: AtomicPtr<Prepared> = AtomicPtr::new(ptr::null_mut());
 
 /// The old image can come back from here on, and does when this process is not ready in time.
 pub(super) fn arm(inheritance: &Inheritance) -> io::Result<()> {
-    let Some(old) = inheritance.old else { return Ok(()) };
-    let mut environment =
-        strings(environment(&[(RESUME, OsStr::new(&inheritance.state.to_string()))])?);
+    if inheritance.failed.is_some() {
+        return Ok(());
+    }
+    let mut environment = strings(environment(&[(RESUME, OsStr::new(&inheritance.word()))])?);
     // Left to the process's end, as a handler may need it at every instant.
     let failed = CString::new(format!("{FAILED}=00"))?.into_raw();
     environment.insert(0, failed.cast_const());
     let prepared = Prepared {
-        old,
+        old: inheritance.old,
         arguments: strings(arguments()?),
         environment,
         digits: failed.cast::<u8>().wrapping_add(FAILED.len() + 1),
@@ -135,16 +136,18 @@ pub(super) fn on_panic(inheritance: Inheritance) {
 
 /// The new image cannot go on, for this reason. It comes back only when the old one cannot either.
 pub(super) fn go_back(inheritance: &Inheritance, reason: &str) -> io::Error {
-    let Some(old) = inheritance.old else { return io::Error::other("there is no older image") };
+    if inheritance.failed.is_some() {
+        return io::Error::other("there is no older image");
+    }
     alarm::cancel();
-    let state = inheritance.state.to_string();
+    let images = inheritance.word();
     let reason = reason.replace('\0', " ");
     let attempt = || -> io::Result<()> {
         let environment =
-            environment(&[(RESUME, OsStr::new(&state)), (FAILED, OsStr::new(&reason))])?;
+            environment(&[(RESUME, OsStr::new(&images)), (FAILED, OsStr::new(&reason))])?;
         let (arguments, environment) = (strings(arguments()?), strings(environment));
         // SAFETY: both lists end with a null pointer, and their strings live to the process's end.
-        unsafe { fexecve(old, arguments.as_ptr(), environment.as_ptr()) };
+        unsafe { fexecve(inheritance.old, arguments.as_ptr(), environment.as_ptr()) };
         Err(io::Error::last_os_error())
     };
     match attempt() {

@@ -23,7 +23,7 @@ use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use super::state::{State, number};
 use crate::signals;
 
-/// Names the state and the old image for the new one: `STATE:OLD`, or `STATE` for an old image that comes back.
+/// Names the descriptors of the state and of the old image: `STATE:OLD`.
 pub(super) const RESUME: &str = "HOLDFAST_RESUME";
 /// Why an old image comes back.
 pub(super) const FAILED: &str = "HOLDFAST_RESUME_FAILED";
@@ -42,10 +42,10 @@ pub(super) fn become_image(binary: &Path, state: &State) -> String {
         let old =
             rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         inherited.extend([number(&file), number(&old)]);
-        let resume = format!("{}:{}", number(&file), number(&old));
+        let images = Inheritance { state: number(&file), old: number(&old), failed: None };
         let path = CString::new(binary.as_os_str().as_bytes())?;
         let arguments = arguments()?;
-        let environment = environment(&[(RESUME, OsStr::new(&resume))])?;
+        let environment = environment(&[(RESUME, OsStr::new(&images.word()))])?;
         for descriptor in &inherited {
             set_inherited(*descriptor, Inherited::Yes)?;
         }
@@ -101,21 +101,25 @@ pub(super) fn environment(added: &[(&str, &OsStr)]) -> io::Result<Vec<CString>> 
 #[derive(Clone, Debug)]
 pub(super) struct Inheritance {
     pub(super) state: RawFd,
-    /// `None` in an old image that comes back.
-    pub(super) old: Option<RawFd>,
-    /// Why it comes back.
+    /// The image that comes back if this one does not get ready; or this one itself, if it is the one that came back.
+    pub(super) old: RawFd,
+    /// Why it came back.
     pub(super) failed: Option<String>,
+}
+
+impl Inheritance {
+    /// As a later image finds it in its environment.
+    pub(super) fn word(&self) -> String {
+        format!("{}:{}", self.state, self.old)
+    }
 }
 
 /// What this process was given, if it is an image that goes on.
 pub(super) fn inheritance() -> Option<Inheritance> {
     let resume = std::env::var(RESUME).ok()?;
-    let (state, old) = match resume.split_once(':') {
-        Some((state, old)) => (state, Some(old.parse().ok()?)),
-        None => (resume.as_str(), None),
-    };
+    let (state, old) = resume.split_once(':')?;
     let failed = std::env::var(FAILED).ok();
-    Some(Inheritance { state: state.parse().ok()?, old, failed })
+    Some(Inheritance { state: state.parse().ok()?, old: old.parse().ok()?, failed })
 }
 
 /// The descriptors an image was given, by the numbers that its state has for them.

@@ -63,9 +63,9 @@ impl ComesBack {
 
 fn go_on(inheritance: &Inheritance) -> Result<(), ResumeFailed> {
     fallback::on_panic(inheritance.clone());
-    let mut images = Descriptors::take([inheritance.state].into_iter().chain(inheritance.old))?;
+    let mut images = Descriptors::take([inheritance.state, inheritance.old])?;
     let file = File::from(images.remove(inheritance.state)?);
-    let comes_back = if inheritance.old.is_some() { ComesBack::No } else { ComesBack::Yes };
+    let comes_back = if inheritance.failed.is_none() { ComesBack::No } else { ComesBack::Yes };
     comes_back.reach(Point::ResumeBegun);
     let state = State::read(&file).map_err(|source| ResumeFailed::State { source })?;
     state.settings.log.start();
