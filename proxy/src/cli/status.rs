@@ -8,7 +8,8 @@ use comfy_table::{Table, presets};
 use super::{Control, Failed, say, spoken};
 use crate::control::client::{self, AskFailed};
 use crate::control::protocol::{
-    Answer, Command, GenerationStatus, LastTakeover, NextTakeover, Outcome, Status as Document,
+    Answer, Command, GenerationStatus, LastTakeover, NextTakeover, Outcome, ReexecCounts,
+    Status as Document,
 };
 
 /// Show the front, its listeners, every generation, and how the last takeover went.
@@ -154,10 +155,22 @@ fn tables(status: &Document) -> String {
         lines.push(format!("{count} connections waited too long for a worker, and were closed"));
     }
     lines.push(format!(
-        "takeovers: {} committed, {} rolled back · crashes: {}",
-        status.takeovers.committed, status.takeovers.rolled_back, status.crashes
+        "takeovers: {} committed, {} rolled back · crashes: {}{}",
+        status.takeovers.committed,
+        status.takeovers.rolled_back,
+        status.crashes,
+        reexecs(status.reexecs)
     ));
     lines.join("\n")
+}
+
+/// Of most fronts nobody wants to know that they were never renewed.
+fn reexecs(ReexecCounts { done, failed }: ReexecCounts) -> String {
+    match (done, failed) {
+        (0, 0) => String::new(),
+        (done, 0) => format!(" · re-execs: {done}"),
+        (done, failed) => format!(" · re-execs: {done}, and {failed} failed"),
+    }
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `takeovers` | `takeovers.rs` | requests lost over takeovers, and from the signal to *switched* |
 //! | `size` | `size.rs` | the front's memory and descriptors before and after takeovers |
+//! | `reexec` | `reexec.rs` | how long the front is gone while it renews itself, and its memory after 1,000 takeovers |
 //! | `throughput` | `throughput.rs` | the worker under the front against the same worker alone |
 //! | `crash` | `crash.rs` | from the only worker's death to the next answer, with a standby and without |
 //! | `moving` | `moving.rs` | how long 10,000 WebSockets take to move, each one's pause, its CPU time |
@@ -44,6 +45,7 @@ mod open_loop;
 mod pairs;
 mod pauses;
 mod peers;
+mod reexec;
 mod report;
 mod rpc_loop;
 mod scale;
@@ -77,10 +79,11 @@ enum Measurement {
     Gateway,
     Models,
     CliSessions,
+    Reexec,
 }
 
 impl Measurement {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Takeovers,
         Self::Size,
         Self::Throughput,
@@ -93,6 +96,7 @@ impl Measurement {
         Self::Gateway,
         Self::Models,
         Self::CliSessions,
+        Self::Reexec,
     ];
 
     const fn name(self) -> &'static str {
@@ -109,6 +113,7 @@ impl Measurement {
             Self::Gateway => "gateway",
             Self::Models => "models",
             Self::CliSessions => "cli-sessions",
+            Self::Reexec => "reexec",
         }
     }
 
@@ -126,6 +131,7 @@ impl Measurement {
             Self::Gateway => gateway::measure(report).await,
             Self::Models => models::measure(report).await,
             Self::CliSessions => cli_sessions::measure(report).await,
+            Self::Reexec => reexec::measure(report).await,
         }
     }
 }

@@ -134,6 +134,14 @@ impl Process {
             .sum()
     }
 
+    /// The CPU time it has used, in clock ticks: fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)).
+    #[must_use]
+    pub fn cpu_ticks(self) -> u64 {
+        let stat = fs::read_to_string(self.file("stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+    }
+
     /// The signals its main thread blocks, as a bit mask.
     #[must_use]
     pub fn blocked_signals(self) -> Option<u64> {
