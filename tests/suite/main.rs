@@ -12,6 +12,7 @@ mod cli_sessions;
 mod control;
 mod crash;
 mod crash_loop;
+mod deploy;
 mod drain;
 mod endurance;
 mod front_gone;
