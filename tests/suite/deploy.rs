@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use holdfast_tests::rig::binaries;
+use holdfast_tests::rig::{Front, Process, Signal, binaries, eventually};
 use tokio::process::Command;
 
-use crate::skipped;
+use crate::{fixture, quick, skipped};
 
 /// How long something that is not ours may take: an installation, an engine.
 const LONG: Duration = Duration::from_secs(180);
@@ -327,6 +327,39 @@ async fn kubernetes_takes_the_manifests_and_what_is_made_of_them() {
         let words = strict.into_iter().chain([file.path().as_os_str()]);
         accepted(programs.join("kubernetes-validate"), words).await;
     }
+}
+
+/// Starts a front as the first process of a namespace, as an engine does; what was started is its parent.
+const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+#[tokio::test]
+async fn the_first_process_of_a_namespace_reaps_what_is_left_to_it_and_ends_with_0() {
+    let possible = outcome(AS_PID_1[0], [&AS_PID_1[1..], &["true"]].concat()).await;
+    if possible.is_none_or(|output| !output.status.success()) {
+        return skipped("no namespace of its own for processes can be had here");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let leaves = format!("orphan:{}", place.path().join("orphan").display());
+    let program = fixture(["first-good", &leaves]);
+    let mut front = Front::with(|s| quick(s.worker(program)).wrapped_in(&AS_PID_1)).await;
+    assert_eq!(front.status().await.front.pid, 1);
+    front.takeover().await.assert_committed();
+    front.takeover_to(&fixture(["serve"])).await.assert_committed();
+
+    let outer = front.process();
+    let children = |of: Process| {
+        let below = outer.descendants().into_iter();
+        below.filter(|process| process.parent() == Some(of.pid())).collect::<Vec<_>>()
+    };
+    let [first] = children(outer)[..] else { panic!("there is one first process") };
+    let sleeps = |child: &Process| child.arguments().iter().any(|word| word == "sleep");
+    let orphan = children(first).into_iter().find(sleeps).expect("it is the first process's now");
+    orphan.signal(Signal::SIGKILL);
+    eventually("it is reaped", async || Process::find(orphan.pid()).is_none().then_some(())).await;
+
+    front.run(&["stop"]).await.assert_code(0);
+    assert_eq!(front.exit_code().await, 0);
+    assert!(first.is_gone(), "the first process lives on");
 }
 
 #[tokio::test]
