@@ -282,7 +282,15 @@ async fn validator() -> Option<PathBuf> {
         let made =
             outcome("python3", [OsStr::new("-m"), OsStr::new("venv"), directory.as_os_str()]);
         made.await.filter(|output| output.status.success())?;
-        let words = ["install", "--quiet", "--timeout", "5", "kubernetes-validate==1.37.0"];
+        let words = [
+            "install",
+            "--quiet",
+            "--retries",
+            "1",
+            "--timeout",
+            "5",
+            "kubernetes-validate==1.37.0",
+        ];
         let installed = outcome(programs.join("pip"), words).await?;
         installed.status.success().then_some(())?;
     }
