@@ -42,7 +42,7 @@ pub(crate) async fn measure(report: &Report) -> Promise {
         }
     }
     let after = settled_with_standby(&front).await;
-    let took = Durations::of(took);
+    let took: Durations = took.into_iter().collect();
     let worst = took.percentile(100);
     report.figure("exec → ready, median", &in_ms(took.percentile(50)));
     report.figure_with_goal(
