@@ -24,7 +24,9 @@ impl Front {
             return;
         }
         for pid in reap::children() {
-            if self.workers.with_pid(pid).is_none() {
+            // A new front that is being looked at is nobody's stray.
+            let expected = self.workers.with_pid(pid).is_some() || self.awaited.contains_key(&pid);
+            if !expected {
                 warn!(pid = pid.as_raw(), "a process is ended that has no adapter any more");
                 reap::end(pid);
             }

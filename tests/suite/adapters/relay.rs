@@ -1,7 +1,10 @@
 //! `--adapter relay`: the program listens on a private port of its own.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use holdfast_tests::rig::http::Request;
-use holdfast_tests::rig::{Front, Gate, Setup};
+use holdfast_tests::rig::{Front, Gate, Setup, eventually};
 
 use super::{
     answering, get, given, held, is_paused_and_loses_nobody, loses_nobody, relayed,
@@ -78,6 +81,36 @@ async fn an_old_connection_stays_with_the_old_program_until_it_is_done() {
     drop(held);
     takeover.end().await.assert_committed();
     assert!(incumbent.is_gone());
+}
+
+#[tokio::test]
+async fn a_new_front_is_looked_at_in_peace_while_an_adapter_ends() {
+    let front = Front::with(|s| relayed(s, ["port:PORT"])).await;
+    let gate = Gate::closed();
+    let mut held = held(&front, &gate.hold()).await;
+    let mut takeover = front.begin_takeover();
+    takeover.until("committed").await;
+    let looked = Gate::closed();
+    let script =
+        format!("#!/bin/sh\nuntil [ -e {} ]; do sleep 0.01; done\n", looked.file().display());
+    let slow = front.directory().join("slow");
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, Permissions::from_mode(0o755)).unwrap();
+    let words = ["reexec", "--binary", slow.to_str().unwrap()];
+    let reexec = front.run(&words);
+    let ends = async {
+        let is_looked_at = || front.log().lines_with("a new front is being checked") > 0;
+        eventually("it is looked at", async || is_looked_at().then_some(())).await;
+        gate.open();
+        held.receive().await.unwrap();
+        drop(held);
+        takeover.end().await.assert_committed();
+        looked.open();
+    };
+    let (outcome, ()) = tokio::join!(reexec, ends);
+    // What it does not say in time is another matter.
+    outcome.assert_code(1);
+    assert!(!outcome.errors.contains("SIGKILL"), "{outcome:?}");
 }
 
 #[tokio::test]
