@@ -202,7 +202,8 @@ impl Fault {
             let act = dice.one_of(&["stop", "delay:300", "panic", "segfault"]);
             return Self { point, act, turn: 1 };
         }
-        Self { point, act: dice.one_of(&["stop", "delay:300"]), turn: 2 + dice.below(3) }
+        // Not before the stage is set: that takes a worker and a standby.
+        Self { point, act: dice.one_of(&["stop", "delay:300"]), turn: 3 + dice.below(3) }
     }
 
     fn of_a_successor(dice: &mut Dice, order: Order) -> Self {

@@ -205,12 +205,15 @@ impl Conversation {
         }
     }
 
-    /// A run's events come in order; one that has begun before this client did is joined in the middle.
+    /// A run's events come in order; one that has begun before this client did is joined in the middle. One whose worker
+    /// was killed may have had more to say than anybody heard: its end counts that too.
     fn told_of_run(&mut self, payload: &Value) {
         let run = payload["runId"].as_str().unwrap_or_default().to_owned();
         let seq = payload["seq"].as_u64().unwrap_or(0);
+        let interrupted =
+            payload["data"]["error"].as_str().is_some_and(|why| why.starts_with("interrupted"));
         if let Some(before) = self.heard_of.insert(run, seq)
-            && seq != before + 1
+            && (seq <= before || (seq > before + 1 && !interrupted))
         {
             self.fault(format!("a run's event {seq} after {before}: {payload}"));
         }
