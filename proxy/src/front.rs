@@ -36,10 +36,9 @@ use crate::memory;
 use crate::oom::KillsSeen;
 use crate::program::{Program, Programs};
 use crate::reap;
-use crate::reexec::Reexec;
-use crate::reexec::check::{CheckFailed, Checked};
+use crate::reexec::{Outcome, Reexec};
 use crate::rescue::RescueDirectory;
-use crate::signals::Signals;
+use crate::signals::{Heeded, Signals};
 use crate::spawn::Terms;
 use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
@@ -185,21 +184,18 @@ impl Front {
         while !self.leaving {
             let next = self.timers.values().min().copied();
             tokio::select! {
-                _ = signals.child.recv() => self.on_children(),
-                _ = signals.takeover.recv() => self.on_takeover_signal("SIGUSR1"),
-                _ = signals.reexec.recv() => self.begin_reexec(None, None),
-                _ = signals.hangup.recv() => match self.settings.hangup {
-                    Hangup::Takeover => self.on_reload(),
-                    Hangup::Stop => self.stop(),
-                },
-                _ = signals.terminate.recv() => self.stop(),
-                _ = signals.interrupt.recv() => self.stop(),
-                Some(word) = self.words.1.recv() => self.on_word(word),
+                // In this order: no signal that was caught is left to an image that knows nothing of it. Nobody
+                // starves: the first ones are refilled only while this task waits.
+                biased;
+                signal = signals.next() => self.on_signal(signal),
                 Some(asked) = callers.recv() => self.on_asked(asked),
                 outcome = checked(&mut self.reexec) => self.on_checked(outcome).await,
                 () = until(next), if next.is_some() => self.on_time(),
+                Some(word) = self.words.1.recv() => self.on_word(word),
             }
         }
+        // Whatever is held for it would be waited for here.
+        self.reexec = None;
         self.end_descendants(&mut signals.child).await;
         self.rescue.remove();
         info!("stopped");
@@ -207,6 +203,19 @@ impl Front {
         // The control socket's file goes with its task; a panic of it was logged.
         let _ = serving.await;
         Ok(())
+    }
+
+    fn on_signal(&mut self, signal: Heeded) {
+        match signal {
+            Heeded::Child => self.on_children(),
+            Heeded::Takeover => self.on_takeover_signal("SIGUSR1"),
+            Heeded::Reexec => self.begin_reexec(None, None),
+            Heeded::Hangup => match self.settings.hangup {
+                Hangup::Takeover => self.on_reload(),
+                Hangup::Stop => self.stop(),
+            },
+            Heeded::Stop => self.stop(),
+        }
     }
 
     /// Feeds one event to the policy and does what comes of it.
@@ -400,7 +409,7 @@ impl Front {
 }
 
 /// What comes of looking at a new binary, if one is looked at.
-async fn checked(reexec: &mut Option<Reexec>) -> Result<Checked, CheckFailed> {
+async fn checked(reexec: &mut Option<Reexec>) -> Outcome {
     match reexec {
         Some(reexec) => reexec.checked().await,
         None => std::future::pending().await,

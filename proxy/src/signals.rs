@@ -1,6 +1,7 @@
 //! The signals the front heeds, from before its first worker is started.
 
 use std::io;
+use std::time::Duration;
 
 use nix::sys::signal::{self, SigSet, SigmaskHow, sigprocmask};
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
@@ -22,14 +23,47 @@ pub(crate) fn block() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&heeded), None);
 }
 
+/// The heeded signals wait while this is there, and across an exec.
+#[derive(Debug)]
+pub(crate) struct Held(());
+
+impl Held {
+    /// Holds them, and comes back when every one that was caught before can be had of [`Signals::next`].
+    ///
+    /// What a handler has caught and nobody has heeded would be lost in an exec; what waits is not.
+    pub(crate) async fn hold() -> Self {
+        block();
+        let held = Self(());
+        // Its handler has written to a pipe; a timer only ends after the event loop has looked at what it polls.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        held
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        ::handoff::signals::unblock_all();
+    }
+}
+
+/// A signal, by what the front does at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heeded {
+    Child,
+    Takeover,
+    Reexec,
+    Hangup,
+    Stop,
+}
+
 /// The signals the front heeds.
 pub(crate) struct Signals {
     pub(crate) child: Signal,
-    pub(crate) takeover: Signal,
-    pub(crate) reexec: Signal,
-    pub(crate) hangup: Signal,
-    pub(crate) terminate: Signal,
-    pub(crate) interrupt: Signal,
+    takeover: Signal,
+    reexec: Signal,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
@@ -46,5 +80,17 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
+    }
+
+    /// The next one. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Heeded {
+        tokio::select! {
+            _ = self.child.recv() => Heeded::Child,
+            _ = self.takeover.recv() => Heeded::Takeover,
+            _ = self.reexec.recv() => Heeded::Reexec,
+            _ = self.hangup.recv() => Heeded::Hangup,
+            _ = self.terminate.recv() => Heeded::Stop,
+            _ = self.interrupt.recv() => Heeded::Stop,
+        }
     }
 }

@@ -21,7 +21,6 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use super::state::{State, number};
-use crate::signals;
 
 /// Names the descriptors of the state and of the old image: `STATE:OLD`.
 pub(super) const RESUME: &str = "HOLDFAST_RESUME";
@@ -49,7 +48,6 @@ pub(super) fn become_image(binary: &Path, state: &State) -> String {
         for descriptor in &inherited {
             set_inherited(*descriptor, Inherited::Yes)?;
         }
-        signals::block();
         Ok(nix::unistd::execve(&path, &arguments, &environment)?)
     };
     let Err(error) = attempt();
@@ -57,7 +55,6 @@ pub(super) fn become_image(binary: &Path, state: &State) -> String {
         // Whatever it is, this image had it close-on-exec.
         let _ = set_inherited(descriptor, Inherited::No);
     }
-    ::handoff::signals::unblock_all();
     error.to_string()
 }
 

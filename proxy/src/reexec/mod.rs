@@ -16,6 +16,7 @@
 //! **Invariants**
 //! - Nothing is closed, and nothing is told to anybody, before the new binary has read a copy of the state.
 //! - From the exec until the new image is ready the old one can come back at every instant.
+//! - A signal is heeded by one image or waits for the next.
 //! - It is refused between a takeover's request and its commit: nothing of a takeover spans two images.
 
 mod carried;
@@ -41,6 +42,7 @@ use crate::control::protocol::Answer;
 use crate::front::Front;
 use crate::generation::{Course, Generations};
 use crate::handoff::Word;
+use crate::signals::Held;
 
 /// Why the front does not renew itself now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,12 +88,15 @@ impl Caller {
 pub(crate) struct Reexec {
     binary: PathBuf,
     caller: Option<Caller>,
-    checked: oneshot::Receiver<Result<Checked, CheckFailed>>,
+    checked: oneshot::Receiver<Outcome>,
 }
+
+/// What came of looking at a binary: what it is, and the signals, which wait for it.
+pub(crate) type Outcome = Result<(Checked, Held), CheckFailed>;
 
 impl Reexec {
     /// What came of the check. Cancel safe.
-    pub(crate) async fn checked(&mut self) -> Result<Checked, CheckFailed> {
+    pub(crate) async fn checked(&mut self) -> Outcome {
         (&mut self.checked).await.unwrap_or(Err(CheckFailed::Abandoned))
     }
 }
@@ -123,22 +128,27 @@ impl Front {
         &mut self,
         binary: &Path,
         copy: Vec<u8>,
-    ) -> Result<oneshot::Receiver<Result<Checked, CheckFailed>>, CheckFailed> {
+    ) -> Result<oneshot::Receiver<Outcome>, CheckFailed> {
         let candidate = check::start(binary, &copy)?;
         let (ended, exit) = oneshot::channel();
         self.awaited.insert(candidate.pid, ended);
         let (done, checked) = oneshot::channel();
         tokio::spawn(async move {
+            let outcome = match candidate.outcome(exit).await {
+                Ok(checked) => Ok((checked, Held::hold().await)),
+                Err(failed) => Err(failed),
+            };
             // Nobody waits any more when the front stops.
-            let _ = done.send(candidate.outcome(exit).await);
+            let _ = done.send(outcome);
         });
         Ok(checked)
     }
 
     /// The new binary was looked at: becomes it, if nothing has come between.
-    pub(crate) async fn on_checked(&mut self, outcome: Result<Checked, CheckFailed>) {
+    pub(crate) async fn on_checked(&mut self, outcome: Outcome) {
         let Some(Reexec { binary, caller, .. }) = self.reexec.take() else { return };
-        let checked = match outcome {
+        // The signals wait until this is over, or for the next image.
+        let (checked, _held) = match outcome {
             Ok(checked) => checked,
             Err(failed) => return self.give_up(caller, &binary, &failed),
         };

@@ -5,9 +5,12 @@ mod state;
 
 use std::path::Path;
 
+use std::time::Duration;
+
 use holdfast_tests::rig::http::{HttpConnection, Request};
 use holdfast_tests::rig::{
-    Front, Gate, Signal, Traffic, binaries, eventually, listening_inodes, soon,
+    FAULT_VARIABLE, Front, Gate, Signal, Status, Traffic, binaries, eventually, listening_inodes,
+    soon,
 };
 use serde_json::Value;
 
@@ -64,8 +67,10 @@ async fn the_renewed_front_reaps_and_replaces_a_worker_that_an_earlier_image_sta
 #[tokio::test]
 async fn usr2_renews_the_front_and_a_signal_that_comes_meanwhile_is_heeded() {
     let mut front = Front::with(quick).await;
-    for renewed in 1..=10 {
+    for renewed in 1..=20 {
         front.signal(Signal::SIGUSR2);
+        // At another instant of the check and the exec each time: they take about 12 ms.
+        tokio::time::sleep(Duration::from_micros(800 * renewed)).await;
         front.signal(Signal::SIGUSR1);
         // Either may come first: a re-exec is denied while a takeover runs.
         front
@@ -75,6 +80,19 @@ async fn usr2_renews_the_front_and_a_signal_that_comes_meanwhile_is_heeded() {
     front.signal(Signal::SIGUSR2);
     front.signal(Signal::SIGTERM);
     assert_eq!(front.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn a_signal_that_comes_at_the_last_instant_before_the_exec_is_heeded_after_it() {
+    let front =
+        Front::with(|s| quick(s).environment(FAULT_VARIABLE, "front.reexec-frozen=delay:300"))
+            .await;
+    front.signal(Signal::SIGUSR2);
+    front.met("front.reexec-frozen").await;
+    front.signal(Signal::SIGUSR1);
+    let committed = |s: &Status| s.is_settled() && s.takeovers.committed == 1;
+    let status = front.until("the takeover has ended", committed).await;
+    assert_eq!(status.reexecs.done, 1);
 }
 
 #[tokio::test]
