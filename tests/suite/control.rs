@@ -81,7 +81,7 @@ async fn requests_that_are_none_end_their_connection_and_nothing_else() {
 #[tokio::test]
 async fn a_request_without_end_is_not_collected() {
     let front = Front::with(good).await;
-    let before = front.process().resident_bytes();
+    let before = front.process().anonymous_bytes();
     let mut client = UnixStream::connect(front.control()).await.unwrap();
     let chunk = vec![b'x'; 64 * 1024];
     let flood = async {
@@ -94,7 +94,7 @@ async fn a_request_without_end_is_not_collected() {
         panic!("the front took 64 MiB for a request");
     };
     soon("the front has had enough", flood).await;
-    let grown = front.process().resident_bytes().saturating_sub(before);
+    let grown = front.process().anonymous_bytes().saturating_sub(before);
     assert!(grown < 4 * 1024 * 1024, "the front grew by {grown} bytes");
     assert_eq!(front.serving().await.generation, generation(1));
 }

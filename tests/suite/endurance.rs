@@ -61,15 +61,15 @@ async fn two_hundred_takeovers_under_traffic_lose_nothing_and_leave_nothing_behi
     assert_eq!(status.crashes, 0);
     assert_eq!(front.process().descendants().len(), 1, "somebody was left behind");
     // The connection of the last command may take a moment to go.
-    let resident = eventually("the front holds no more descriptors than before", async || {
-        let (descriptors, resident) = size(&front);
-        (descriptors <= warm.0).then_some(resident)
+    let memory = eventually("the front holds no more descriptors than before", async || {
+        let (descriptors, memory) = size(&front);
+        (descriptors <= warm.0).then_some(memory)
     })
     .await;
-    assert!(resident <= warm.1 + GROWTH, "{} resident bytes became {resident}", warm.1);
+    assert!(memory <= warm.1 + GROWTH, "{} bytes became {memory}", warm.1);
 }
 
-/// The front's descriptors and resident bytes.
+/// The front's descriptors and the bytes of its own.
 fn size(front: &Front) -> (usize, u64) {
-    (front.process().descriptors().len(), front.process().resident_bytes())
+    (front.process().descriptors().len(), front.process().anonymous_bytes())
 }

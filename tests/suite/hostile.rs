@@ -4,7 +4,7 @@ use holdfast_tests::rig::{Front, Gate, Process, Signal, State, eventually};
 
 use crate::{fixture, quick};
 
-/// How much more the front may have resident afterwards: a page of the allocator here and there.
+/// How much more the front may have of its own afterwards: a page of the allocator here and there.
 const GROWTH: u64 = 2 * 1024 * 1024;
 /// How often it is asked how it is meanwhile.
 const QUESTIONS: usize = 5;
@@ -13,12 +13,12 @@ const QUESTIONS: usize = 5;
 #[derive(Clone, Copy, Debug)]
 struct Size {
     descriptors: usize,
-    resident: u64,
+    memory: u64,
 }
 
 impl Size {
     fn of(process: Process) -> Self {
-        Self { descriptors: process.descriptors().len(), resident: process.resident_bytes() }
+        Self { descriptors: process.descriptors().len(), memory: process.anonymous_bytes() }
     }
 }
 
@@ -64,7 +64,7 @@ async fn bears(front: &Front, gate: &Gate, size: Size) {
     })
     .await;
     let now = Size::of(front.process());
-    assert!(now.resident <= size.resident + GROWTH, "{size:?} became {now:?}");
+    assert!(now.memory <= size.memory + GROWTH, "{size:?} became {now:?}");
     assert_eq!(front.log().lines_with("panicked at"), 0);
 }
 

@@ -36,8 +36,10 @@ mod usage;
 mod valgrind;
 
 use handoff::GenerationId;
+use holdfast_tests::rig::binaries::holdfast_worker;
 use holdfast_tests::rig::http::{HttpConnection, Request};
-use holdfast_tests::rig::{Front, Gate, Program, Setup};
+use holdfast_tests::rig::{Front, Gate, Outcome, Program, Setup, TOKEN, soon};
+use tokio::process::Command;
 
 /// A worker that misbehaves in the ways these words say; `src/bin/fixture-worker/script.rs` lists them.
 fn fixture<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Program {
@@ -71,6 +73,15 @@ async fn held_request(front: &Front, gate: &Gate) -> HttpConnection {
         })
         .await;
     connection
+}
+
+/// What the gateway answers to `holdfast-worker call` with these arguments.
+async fn called(front: &Front, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(holdfast_worker());
+    command.env_clear().env("HOLDFAST_TOKEN", TOKEN).env("HOME", front.directory());
+    command.args(["call", "--json", "--url"]).arg(format!("ws://{}", front.tcp()));
+    let output = soon("a call", command.args(arguments).kill_on_drop(true).output()).await;
+    output.expect("the worker's program is there").into()
 }
 
 /// Says on the test's output that it proved nothing here, and why.

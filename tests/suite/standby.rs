@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast_tests::rig::binaries::holdfast_worker;
 use holdfast_tests::rig::http::{Request, ask};
-use holdfast_tests::rig::{
-    Front, Gate, Outcome, Program, Setup, Signal, State, TOKEN, Traffic, eventually, soon,
-};
-use tokio::process::Command;
+use holdfast_tests::rig::{Front, Gate, Program, Setup, Signal, State, Traffic, eventually};
 
-use crate::{fixture, generation, good, held_request, quick};
+use crate::{called, fixture, generation, good, held_request, quick};
 
 fn with_standby(setup: Setup) -> Setup {
     good(setup).switch("--standby")
@@ -71,15 +67,6 @@ async fn a_standby_that_serves_knows_what_has_come_while_it_waited() {
         health.contains("agent:main:since").then_some(())
     })
     .await;
-}
-
-/// What the gateway answers to a call.
-async fn called(front: &Front, arguments: &[&str]) -> Outcome {
-    let mut command = Command::new(holdfast_worker());
-    command.env_clear().env("HOLDFAST_TOKEN", TOKEN).env("HOME", front.directory());
-    command.args(["call", "--json", "--url"]).arg(format!("ws://{}", front.tcp()));
-    let output = soon("a call", command.args(arguments).kill_on_drop(true).output()).await;
-    output.expect("the worker's program is there").into()
 }
 
 #[tokio::test]

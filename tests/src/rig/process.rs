@@ -116,7 +116,18 @@ impl Process {
     /// Its resident memory in bytes; 0 when it is gone.
     #[must_use]
     pub fn resident_bytes(self) -> u64 {
-        self.status_field("VmRSS")
+        self.memory("VmRSS")
+    }
+
+    /// What of it is its own and no file's, in bytes; 0 when it is gone. Code comes and goes with who asks what;
+    /// what leaks is in here.
+    #[must_use]
+    pub fn anonymous_bytes(self) -> u64 {
+        self.memory("RssAnon")
+    }
+
+    fn memory(self, field: &str) -> u64 {
+        self.status_field(field)
             .and_then(|value| value.strip_suffix("kB")?.trim().parse::<u64>().ok())
             .map_or(0, |kibibytes| kibibytes * 1024)
     }

@@ -49,7 +49,7 @@ async fn a_client_that_reads_slowly_slows_the_program_and_is_not_buffered() {
     let front = Front::with(|s| relayed(s, ["port:PORT"])).await;
     let adapter = front.serving().await.worker().unwrap();
     get(&front, "/").await;
-    let before = adapter.resident_bytes();
+    let before = adapter.anonymous_bytes();
     let mut slow = TcpStream::connect(front.tcp()).await.unwrap();
     let request = Request::get(&format!("/bytes?{MUCH}")).header("connection", "close");
     slow.write_all(&request.parts().0).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_client_that_reads_slowly_slows_the_program_and_is_not_buffered() {
     for _ in 0..50 {
         get(&front, "/").await;
     }
-    let grown = adapter.resident_bytes().saturating_sub(before);
+    let grown = adapter.anonymous_bytes().saturating_sub(before);
     assert!(grown < HELD, "the adapter grew by {grown} bytes");
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).await.unwrap();

@@ -3,25 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_tests::rig::binaries::holdfast_worker;
-use holdfast_tests::rig::{Front, Outcome, TOKEN, soon};
+use holdfast_tests::rig::Front;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::quick;
+use crate::{called, quick};
 
 /// How many calls are made in all.
 const CALLS: u64 = 50;
 /// How many of them are under way at a time.
 const ABREAST: usize = 3;
-
-async fn called(front: &Front, arguments: &[&str]) -> Outcome {
-    let mut command = Command::new(holdfast_worker());
-    command.env_clear().env("HOLDFAST_TOKEN", TOKEN).env("HOME", front.directory());
-    command.args(["call", "--json", "--url"]).arg(format!("ws://{}", front.tcp()));
-    let output = soon("a call", command.args(arguments).kill_on_drop(true).output()).await;
-    output.expect("the worker's program is there").into()
-}
 
 #[tokio::test]
 async fn each_of_fifty_calls_during_takeovers_is_answered() {

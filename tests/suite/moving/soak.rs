@@ -17,21 +17,21 @@ const TAKEOVERS: u64 = 1000;
 const WARM: u64 = 20;
 /// How many clients there are of each kind.
 const CLIENTS: usize = 20;
-/// How much more the front may have resident than when it was warm, in bytes.
+/// How much more the front may have of its own than when it was warm, in bytes.
 const FRONTS_GROWTH: u64 = 512 * 1024;
-/// How much more a worker may have resident than an early one: they differ by what is under way.
+/// How much more a worker may have of its own than an early one: they differ by what is under way.
 const WORKERS_GROWTH: u64 = 4 * 1024 * 1024;
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     descriptors: usize,
-    resident: u64,
+    memory: u64,
 }
 
 impl Held {
     fn by(process: Process) -> Self {
-        Self { descriptors: process.descriptors().len(), resident: process.resident_bytes() }
+        Self { descriptors: process.descriptors().len(), memory: process.anonymous_bytes() }
     }
 }
 
@@ -71,8 +71,8 @@ async fn a_thousand_takeovers_close_no_connection_and_leave_nothing_behind() {
     no_more_descriptors("the suite itself", itself, itself_when_warm).await;
     eprintln!("front {front_when_warm:?} -> {front_now:?}");
     eprintln!("worker {worker_when_warm:?} -> {worker_now:?}");
-    assert!(front_now.resident <= front_when_warm.resident + FRONTS_GROWTH, "{front_now:?}");
-    assert!(worker_now.resident <= worker_when_warm.resident + WORKERS_GROWTH, "{worker_now:?}");
+    assert!(front_now.memory <= front_when_warm.memory + FRONTS_GROWTH, "{front_now:?}");
+    assert!(worker_now.memory <= worker_when_warm.memory + WORKERS_GROWTH, "{worker_now:?}");
     callers.each_is_answered(1).await;
     posters.each_is_answered(1).await;
     callers.stop().await.assert_nobody_noticed();
