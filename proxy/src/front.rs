@@ -385,9 +385,11 @@ impl Front {
                 }
             }
             Note::RolledBack { .. } => self.want_again(),
-            Note::Serving(id) if !self.greeted => {
-                self.greeted = true;
-                self.greet(*id);
+            Note::Serving(id) => {
+                if !self.greeted {
+                    self.greeted = true;
+                    self.greet(*id);
+                }
                 memory::give_back();
             }
             _ => {}

@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::claims;
 use crate::event::{Event, Exit, Failure};
 use crate::front::{Front, Timer};
+use crate::generation::Course;
 use crate::handoff::Word;
 use crate::memory;
 use crate::reap;
@@ -132,7 +133,10 @@ impl Front {
         self.feed(Event::Exited { generation: id, exit });
         self.workers.bury(id);
         self.rescue.forget(id);
-        memory::give_back();
+        // Whoever waits for somebody to serve, or for a takeover, waits for this task.
+        if self.generations.course == Course::Steady {
+            memory::give_back();
+        }
         true
     }
 }

@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::adoption::Adopted;
+use crate::age::ago;
 use crate::event::EXIT_TIMEOUT;
 use crate::rights::Rights;
 
@@ -372,7 +373,6 @@ impl Survivors {
 impl Survivor {
     /// When it was started.
     pub(crate) fn started_at(&self) -> Instant {
-        let now = Instant::now();
-        now.checked_sub(Duration::from_millis(self.account.age_ms)).unwrap_or(now)
+        ago(Duration::from_millis(self.account.age_ms))
     }
 }

@@ -77,11 +77,7 @@ pub(crate) fn spawn(program: &Program, terms: &Terms) -> Result<Spawned, SpawnFa
             .map_err(|source| SpawnFailed::LogFile { path: log_file.to_owned(), source })?;
         command.stdout(out).stderr(err);
     }
-    for (name, _) in std::env::vars_os() {
-        if is_for_the_front_alone(&name) {
-            command.env_remove(name);
-        }
-    }
+    keep_what_is_the_fronts(&mut command);
     command.env(SOFT_VARIABLE, terms.limits.inherited.to_string());
     command.envs(terms.rights.environment());
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));
@@ -90,6 +86,15 @@ pub(crate) fn spawn(program: &Program, terms: &Terms) -> Result<Spawned, SpawnFa
     let pid = Pid::from_raw(child.id().cast_signed());
     // `child` is only a number from here on: reap.rs waits for every child alike.
     Ok(Spawned { pid, link: ours })
+}
+
+/// Has a child not find in its environment what is for the front alone.
+pub(crate) fn keep_what_is_the_fronts(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if is_for_the_front_alone(&name) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Opened anew each time, so that a rotated file is let go of at the next takeover.

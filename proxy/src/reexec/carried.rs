@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use ::handoff::message::{GenerationId, millis};
 use ::handoff::socket::{Address, ListeningSocket, NotAnAddress};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::Caller;
 use super::image::Descriptors;
 use super::state::{LinkState, ListenerState, OLDEST, State, VERSION, WorkerState, number};
+use crate::age::monotonic;
 use crate::control::server::{ControlFailed, ControlSocket};
 use crate::front::Front;
 use crate::handoff::{Recalled, Word};
@@ -98,7 +98,7 @@ impl Front {
             recovered: self.recovered.clone(),
             control: self.control.state(),
             caller: None,
-            executed_at_ns: monotonic_ns(),
+            executed_at_ns: u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Image {
 
     /// How long it took from the exec until now.
     pub(super) fn since_exec(executed_at_ns: u64) -> Duration {
-        Duration::from_nanos(monotonic_ns().saturating_sub(executed_at_ns))
+        monotonic().saturating_sub(Duration::from_nanos(executed_at_ns))
     }
 }
 
@@ -248,11 +248,4 @@ impl Image {
 pub(super) enum ComesBack {
     Yes,
     No,
-}
-
-/// The monotonic clock, which goes on over an exec.
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }

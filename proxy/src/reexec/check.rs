@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use super::image::memory_file;
 use super::state::State;
 use crate::event::Exit;
-use crate::program::is_for_the_front_alone;
 use crate::spawn;
 
 /// How long a binary may take to read the state.
@@ -86,11 +85,7 @@ pub(super) fn start(binary: &Path, copy: &[u8]) -> Result<Candidate, CheckFailed
     let (file, answer, said) = state().map_err(|source| CheckFailed::State { source })?;
     let mut command = Command::new(binary);
     command.arg(COMMAND).stdin(file).stdout(said).process_group(0).stderr(Stdio::inherit());
-    for (name, _) in std::env::vars_os() {
-        if is_for_the_front_alone(&name) {
-            command.env_remove(name);
-        }
-    }
+    spawn::keep_what_is_the_fronts(&mut command);
     let child = command.spawn().map_err(|source| CheckFailed::Start { source })?;
     // `child` is only a number from here on: reap.rs waits for every child alike.
     Ok(Candidate { pid: Pid::from_raw(child.id().cast_signed()), answer: answer.into() })

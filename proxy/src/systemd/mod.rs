@@ -24,11 +24,11 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use handoff::socket::ListeningSocket;
-use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
 
 use self::datagram::Destination;
 use self::inherited::Names;
+use crate::age::monotonic;
 
 /// The pause before a message that found the queue full is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -228,9 +228,7 @@ impl Manager {
 
 /// The clock is what tells this word from one that was said before the reload was asked for.
 fn reloading() -> String {
-    let now = clock_gettime(ClockId::Monotonic);
-    let now = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
-    format!("RELOADING=1\nMONOTONIC_USEC={now}")
+    format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic().as_micros())
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::kept::{Kept, Manner};
 use super::mover::{Introduction, migration_link};
+use super::start::StartFailed;
 use crate::fault::{self, Point};
 use crate::link::{Link, Received};
 use crate::message::{
@@ -209,10 +210,7 @@ impl Speaker {
             let (link, asked) = rescue.caller().await;
             fault::reach(Point::RescueReceived);
             if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&asked.protocol) {
-                let reason = format!(
-                    "the front speaks protocol {}, and this worker {OLDEST_PROTOCOL} to {PROTOCOL}",
-                    asked.protocol
-                );
+                let reason = StartFailed::Protocol { theirs: asked.protocol }.to_string();
                 warn!(reason, "refused a front");
                 // The front also learns it from the end of the link.
                 let _ = link.try_send(&ToFront::Refuse { reason }, &[]);
