@@ -19,6 +19,7 @@ mod front_gone;
 mod half_open;
 mod hostile;
 mod limits;
+mod links;
 mod listening;
 mod moving;
 mod pause;
