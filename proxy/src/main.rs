@@ -20,6 +20,7 @@ mod handoff;
 mod heard;
 #[cfg(test)]
 mod histories;
+mod history;
 mod hold;
 mod leaving;
 mod left;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use handoff::message::{Connections, Drained, GenerationId};
+use handoff::message::{Connections, Drained, GenerationId, millis};
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{LastTakeover, Outcome, Phases};
@@ -48,6 +48,8 @@ impl Record {
     /// The same for status.
     pub(crate) fn told(&self) -> LastTakeover {
         LastTakeover {
+            number: self.number.0,
+            age_ms: millis(self.began_at.elapsed()),
             successor: self.successor,
             incumbent: self.incumbent,
             outcome: self.outcome,

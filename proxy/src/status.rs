@@ -5,7 +5,7 @@ use std::time::Duration;
 use handoff::message::millis;
 
 use crate::control::protocol::{
-    FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused,
+    FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused, Phases,
     RecoveredStatus, Respawn, Status, TakeoverStatus,
 };
 use crate::event::Deadline;
@@ -27,6 +27,9 @@ impl Front {
                 incumbent: takeover.incumbent,
                 successor: takeover.successor,
                 pending: self.generations.pending.is_some(),
+                number: takeover.number.0,
+                age_ms: self.story.running().map_or(0, |running| running.age_ms),
+                phases: self.story.running().map_or_else(Phases::default, |running| running.phases),
             }),
             _ => None,
         };
@@ -70,6 +73,8 @@ impl Front {
                 .proven
                 .map(|program| self.programs.get(program).to_string()),
             left_program: self.story.left_program(),
+            events: self.story.history.events(),
+            recent_takeovers: self.story.recent_takeovers(),
         }
     }
 
@@ -103,6 +108,7 @@ impl Front {
                     in_flight: None,
                     oldest: None,
                     resident_bytes: resident::of_family(pid.as_raw().unsigned_abs()),
+                    drains_within_ms: self.remaining(Deadline::Drained(*id)).map(millis),
                 })
             })
             .collect()

@@ -2,8 +2,7 @@
 //!
 //! **Invariants**
 //! - Telling never holds the front up: a follower that does not read is let go of.
-//! - The log of a takeover that goes well is under ten lines, and the reason of one that does not is one
-//!   line.
+//! - The log of a takeover that goes well is under ten lines, and the reason of one that does not is one line.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use crate::control::protocol::{
     Answer, LastFailure, LastTakeover, LeftProgram, Outcome, Phases, ReexecCounts, TakeoverCounts,
 };
 use crate::event::{Exit, Note, PauseEnd, TakeoverNumber};
+use crate::history::History;
 use crate::left::Left;
 use crate::program::Program;
 use crate::record::Record;
@@ -40,6 +40,8 @@ pub(crate) struct Story {
     reexecs: ReexecCounts,
     #[serde(default)]
     left: Option<Left>,
+    #[serde(default)]
+    pub(crate) history: History,
 }
 
 /// A time in which nobody accepts.
@@ -80,6 +82,7 @@ impl Story {
             turned_away: 0,
             reexecs: ReexecCounts::default(),
             left: None,
+            history: History::default(),
         }
     }
 
@@ -90,11 +93,13 @@ impl Story {
     /// This image of the front is a new one.
     pub(crate) fn renewed(&mut self) {
         self.reexecs.done += 1;
+        self.history.renewed();
     }
 
     /// This image of the front should have been replaced, and was not.
     pub(crate) fn not_renewed(&mut self, reason: String) {
         self.reexecs.failed += 1;
+        self.history.not_renewed(&reason);
         self.remember(None, reason);
     }
 
@@ -149,6 +154,15 @@ impl Story {
         self.last.as_ref().map(Record::told)
     }
 
+    /// The takeover that is running, as far as it has come.
+    pub(crate) fn running(&self) -> Option<LastTakeover> {
+        self.running.as_ref().map(Record::told)
+    }
+
+    pub(crate) fn recent_takeovers(&self) -> Vec<LastTakeover> {
+        self.history.takeovers(self.last.as_ref())
+    }
+
     pub(crate) fn last_failure(&self) -> Option<LastFailure> {
         let failure = self.failure.as_ref()?;
         Some(LastFailure {
@@ -167,10 +181,12 @@ impl Story {
     pub(crate) fn went_back(&mut self, from: &Program, to: &Program) {
         let reason = self.failure.as_ref().map_or("", |last| &last.reason);
         self.left = Some(Left::now(from, to, reason));
+        self.history.went_back(from, to);
     }
 
     /// Takes a note of the policy's into the log, the records, and to whoever follows.
     pub(crate) fn tell(&mut self, note: &Note, farewell: Option<&Farewell>) {
+        self.history.take(note, farewell);
         match note {
             // Told by `waits`, which knows until when.
             Note::Waits { .. } => {}
@@ -311,7 +327,7 @@ impl Story {
         self.counts.committed += 1;
         self.left = None;
         let (number, incumbent) = (record.number, record.incumbent);
-        self.last = Some(record);
+        self.history.keep(self.last.replace(record));
         self.send(number, Answer::Committed { successor, incumbent, elapsed_ms });
     }
 
@@ -337,7 +353,7 @@ impl Story {
         record.reason = Some(reason.clone());
         self.counts.rolled_back += 1;
         let number = record.number;
-        self.last = Some(record);
+        self.history.keep(self.last.replace(record));
         self.remember(successor, reason.clone());
         self.send(number, Answer::RolledBack { successor, reason: reason.clone(), lost });
         self.done(number, Outcome::RolledBack, 0, Some(reason));

@@ -29,6 +29,7 @@ mod reexec;
 mod rollback;
 mod signals;
 mod standby;
+mod status;
 mod stop_first;
 mod stopping;
 mod systemd;

@@ -188,6 +188,22 @@ pub(crate) struct Status {
     /// The program that crashed again and again, and was left for the previous one.
     #[serde(default)]
     pub(crate) left_program: Option<LeftProgram>,
+    /// What happened lately, the oldest first: 50 at most.
+    #[serde(default)]
+    pub(crate) events: Vec<Happened>,
+    /// The last takeovers, the oldest first, up to [`Self::last_takeover`]: 20 at most.
+    #[serde(default)]
+    pub(crate) recent_takeovers: Vec<LastTakeover>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Happened {
+    pub(crate) age_ms: u64,
+    /// A word, such as `rolled-back`; later versions have others.
+    pub(crate) kind: String,
+    pub(crate) generation: Option<GenerationId>,
+    pub(crate) sentence: String,
 }
 
 /// A time in which nobody accepts, because the operator wants so.
@@ -269,6 +285,9 @@ pub(crate) struct GenerationStatus {
     /// The memory of its process and of all it has started; `None` when nobody can tell.
     #[serde(default)]
     pub(crate) resident_bytes: Option<u64>,
+    /// Of one that drains: until it is ended, if it has not finished.
+    #[serde(default)]
+    pub(crate) drains_within_ms: Option<u64>,
 }
 
 /// The takeover that is running.
@@ -279,11 +298,23 @@ pub(crate) struct TakeoverStatus {
     pub(crate) successor: Option<GenerationId>,
     /// Whether another one waits for it.
     pub(crate) pending: bool,
+    #[serde(default)]
+    pub(crate) number: u64,
+    /// Since it began.
+    #[serde(default)]
+    pub(crate) age_ms: u64,
+    #[serde(default)]
+    pub(crate) phases: Phases,
 }
 
 /// The takeover that ended last, or was committed and still drains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastTakeover {
+    #[serde(default)]
+    pub(crate) number: u64,
+    /// Since it began.
+    #[serde(default)]
+    pub(crate) age_ms: u64,
     pub(crate) successor: Option<GenerationId>,
     pub(crate) incumbent: Option<GenerationId>,
     pub(crate) outcome: Outcome,
