@@ -130,6 +130,8 @@ impl Front {
                 let reports = self.ask_everyone();
                 let _ = reply.send(StatusInParts { status, reports });
             }
+            // Whoever asked may have left.
+            Asked::Metrics { reply } => drop(reply.send(self.tally.clone())),
             Asked::Takeover { request, reply } => {
                 let _ = reply.send(self.begin_takeover(request).map_err(|d| d.to_string()));
             }

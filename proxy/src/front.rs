@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
+use crate::admin::keeper::Keeper;
 use crate::adoption::Recovered;
 use crate::asked::Waiting;
 use crate::control::server::{ControlHold, ControlSocket};
@@ -42,6 +43,7 @@ use crate::signals::{Heeded, Signals};
 use crate::spawn::Terms;
 use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
+use crate::tally::Tally;
 use crate::turning_away::TurningAway;
 use crate::workers::Workers;
 
@@ -80,6 +82,8 @@ pub(crate) enum Timer {
     Wanted(GenerationId),
     /// The service manager is to hear something.
     Manager,
+    /// The status page is to be started again. Never written down: another image starts it anyway.
+    Admin,
 }
 
 /// The front.
@@ -92,6 +96,7 @@ pub(crate) struct Front {
     pub(crate) listeners: Option<Arc<Listeners>>,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) story: Story,
+    pub(crate) tally: Tally,
     pub(crate) started_at: Instant,
     pub(crate) manager: Manager,
     pub(crate) words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
@@ -109,6 +114,7 @@ pub(crate) struct Front {
     pub(crate) recovered: Option<Recovered>,
     /// Children that are no workers, and who waits for their ends.
     pub(crate) awaited: BTreeMap<Pid, oneshot::Sender<Exit>>,
+    pub(crate) admin: Option<Keeper>,
     leaving: bool,
 }
 
@@ -144,6 +150,7 @@ impl Front {
             listeners: None,
             timers: BTreeMap::new(),
             story: Story::new(),
+            tally: Tally::default(),
             started_at: Instant::now(),
             manager: Manager::from_environment(),
             words: mpsc::channel(WORD_QUEUE),
@@ -157,6 +164,7 @@ impl Front {
             binary,
             reexec: None,
             awaited: BTreeMap::new(),
+            admin: None,
             leaving: false,
         }
     }
@@ -181,6 +189,7 @@ impl Front {
         let (asked, mut callers) = mpsc::channel(ASKED_QUEUE);
         let serving = tokio::spawn(control.serve(asked));
         beginning(&mut self);
+        self.keep_admin();
         while !self.leaving {
             let next = self.timers.values().min().copied();
             tokio::select! {
@@ -328,6 +337,7 @@ impl Front {
                     self.manager.on_time();
                     self.tell_manager();
                 }
+                Timer::Admin => self.keep_admin(),
             }
         }
     }
@@ -363,6 +373,7 @@ impl Front {
             _ => None,
         };
         self.story.tell(note, farewell.as_ref());
+        self.tally.heed(note, farewell.as_ref(), self.story.last_takeover().as_ref());
         self.waiting.heed(note);
         match note {
             Note::WentBack { from, to } => {

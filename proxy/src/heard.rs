@@ -103,6 +103,9 @@ impl Front {
                 let _ = awaited.send(exit);
                 continue;
             }
+            if self.is_admins_end(pid, exit) {
+                continue;
+            }
             self.end_strays();
             let Some(id) = worker else {
                 debug!(pid = pid.as_raw(), %exit, "an adopted process ended");

@@ -1,6 +1,7 @@
 //! `holdfast`: the process that holds the port, and the commands that speak to it.
 
 mod adapter;
+mod admin;
 mod adoption;
 mod age;
 mod asked;
@@ -50,6 +51,7 @@ mod steps;
 mod story;
 mod systemd;
 mod takeover;
+mod tally;
 mod told;
 mod turning_away;
 mod workers;

@@ -24,8 +24,10 @@ impl Front {
             return;
         }
         for pid in reap::children() {
-            // A new front that is being looked at is nobody's stray.
-            let expected = self.workers.with_pid(pid).is_some() || self.awaited.contains_key(&pid);
+            // A new front that is being looked at is nobody's stray, and nor is the status page.
+            let expected = self.workers.with_pid(pid).is_some()
+                || self.awaited.contains_key(&pid)
+                || self.admin.as_ref().is_some_and(|keeper| keeper.is(pid));
             if !expected {
                 warn!(pid = pid.as_raw(), "a process is ended that has no adapter any more");
                 reap::end(pid);

@@ -214,6 +214,7 @@ pub(crate) fn is_for_the_front_alone(name: &OsStr) -> bool {
     name.starts_with("HOLDFAST_RESUME")
         || name == "NOTIFY_SOCKET"
         || name == "FDSTORE"
+        || name == crate::admin::flags::TOKEN_VARIABLE
         || name.starts_with("LISTEN_")
         || name.starts_with("WATCHDOG_")
 }

@@ -55,6 +55,9 @@ impl Front {
         let addresses = addresses.join(" and ");
         let mut lines = vec![format!("holdfast {} listens on {addresses}", crate::VERSION)];
         lines.extend(self.workers.get(id).iter().flat_map(|worker| worker.greeting.clone()));
+        let page =
+            self.admin.iter().map(|keeper| format!("status page: http://{}/", keeper.address));
+        lines.extend(page);
         lines.push("replace the worker at any time with: holdfast takeover".to_owned());
         // A stdout that is closed or full is no reason to let go of the port.
         if let Ok(outlet) = Outlet::beside(io::stdout()) {

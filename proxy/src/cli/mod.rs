@@ -4,6 +4,7 @@
 //! cut something · 64 the command line is wrong · 78 the configuration cannot be used (sysexits(3)).
 
 mod adapter;
+mod admin;
 mod check;
 mod drain;
 mod healthcheck;
@@ -60,6 +61,7 @@ enum Command {
     Stop(stop::Stop),
     Healthcheck(healthcheck::Healthcheck),
     Adapter(Box<adapter::Adapter>),
+    Admin(Box<admin::Admin>),
     #[command(hide = true)]
     AdapterStage(Stage),
     /// What a front asks of the binary it is to become.
@@ -199,6 +201,7 @@ impl Command {
                 Ok(outcome) => outcome,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             },
+            Self::Admin(admin) => admin.perform(control).await,
             Self::AdapterStage(stage) => Ok(stage.perform()),
             Self::Reexec(reexec) => reexec.perform(control).await,
             Self::ReexecCheck => crate::reexec::check::answer()

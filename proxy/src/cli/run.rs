@@ -12,9 +12,11 @@ use handoff::socket::Address;
 use tracing::info;
 
 use super::check::Warning;
-use super::{Control, Failed, adapter, configuration, duration};
+use super::{Control, Failed, adapter, admin, configuration, duration};
 use crate::adapter::flags::{Flags, Kind};
 use crate::adapter::relay;
+use crate::admin::flags::AdminFlags;
+use crate::admin::keeper::Keeper;
 use crate::control::server::ControlLock;
 use crate::event::{Rules, TakeoverOrder, WithStandby};
 use crate::front::{Front, Hangup, Settings};
@@ -116,6 +118,8 @@ pub(super) struct Run {
     /// Have workers and what they start gain no rights by set-user-ID bits and the like
     #[arg(long, env = "HOLDFAST_NO_NEW_PRIVS")]
     no_new_privs: bool,
+    #[command(flatten)]
+    admin: AdminFlags,
     #[arg(skip)]
     inherited: Inherited,
     /// The worker's program and its arguments [default: the bundled holdfast-worker]
@@ -167,13 +171,15 @@ impl Run {
         // The adapter is told the names of its sockets, which are known now.
         let program = self.program()?;
         let settings = self.settings(terms);
+        let keeper = Keeper::open(&self.admin).await.map_err(admin::refused)?;
         let control = lock.open().map_err(configuration)?;
         let own =
             |source| Failed::Runtime { doing: "could not keep hold of what is its own", source };
         let hold = control.hold().map_err(own)?;
         let binary = std::env::current_exe().map_err(own)?;
         info!(version = crate::VERSION, pid = std::process::id(), "front");
-        let front = Front::new(settings, program, listeners, hold, binary);
+        let mut front = Front::new(settings, program, listeners, hold, binary);
+        front.admin = keeper;
         front.settle_with_manager(self.inherited, &names);
         front
             .run(control, |front| front.recover(survivors, astray, kept.settle()))
@@ -199,6 +205,7 @@ impl Run {
                          (--exclusive) the program allows one instance of itself: use one or the other";
             return Err(Failed::Usage { meant: meant.to_owned() });
         }
+        admin::check(&self.admin)?;
         adapter::check(self.kind(), &self.flags)
     }
 

@@ -7,6 +7,8 @@
 use handoff::message::{Connections, GenerationId, OldestWork};
 use serde::{Deserialize, Serialize};
 
+use crate::tally::Tally;
+
 /// The version of these words.
 pub(crate) const VERSION: u32 = 1;
 
@@ -41,6 +43,8 @@ pub(crate) fn understood(line: &[u8]) -> Result<Command, String> {
 pub(crate) enum Command {
     /// Everything the front knows; answered by [`Answer::Status`].
     Status,
+    /// What is counted for the metrics alone; answered by [`Answer::Metrics`].
+    Metrics,
     /// Replace the worker; answered by a stream that ends with [`Answer::Done`], or after
     /// [`Answer::Requested`] when not `wait`.
     Takeover(TakeoverRequest),
@@ -143,6 +147,8 @@ pub(crate) enum Answer {
     Accepted,
     /// The answer to [`Command::Status`].
     Status(Box<Status>),
+    /// The answer to [`Command::Metrics`].
+    Metrics(Box<Tally>),
     /// What was asked is not done, and why.
     Refused { reason: String },
 }

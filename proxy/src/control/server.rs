@@ -23,6 +23,7 @@ use crate::control::MAX_REQUEST;
 use crate::control::protocol::{Answer, Command, Status, TakeoverRequest, understood};
 use crate::reexec::Caller;
 use crate::reexec::state::{ControlState, number};
+use crate::tally::Tally;
 
 /// How many callers are served at once; more wait in the socket's queue.
 const MOST_CALLERS: usize = 32;
@@ -195,6 +196,7 @@ fn make_private_directory(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) enum Asked {
     Status { reply: oneshot::Sender<StatusInParts> },
+    Metrics { reply: oneshot::Sender<Tally> },
     Takeover { request: TakeoverRequest, reply: oneshot::Sender<Result<Watch, String>> },
     Follow { takeover: u64, reply: oneshot::Sender<Result<Watch, String>> },
     Reexec { binary: Option<String>, caller: Caller },
@@ -260,6 +262,12 @@ async fn serve_caller(stream: UnixStream, front: mpsc::Sender<Asked>) -> io::Res
     };
     match command {
         Command::Status => caller_side.status(&front).await,
+        Command::Metrics => {
+            let (reply, tally) = oneshot::channel();
+            ask(&front, Asked::Metrics { reply }).await?;
+            let Ok(tally) = tally.await else { return Ok(()) };
+            caller_side.say(&Answer::Metrics(Box::new(tally))).await
+        }
         Command::Takeover(request) => {
             let wait = request.wait;
             let (reply, watch) = oneshot::channel();

@@ -13,9 +13,10 @@ use ::handoff::socket::{Address, ListeningSocket, NotAnAddress};
 use super::Caller;
 use super::image::Descriptors;
 use super::state::{LinkState, ListenerState, OLDEST, State, VERSION, WorkerState, number};
+use crate::admin::keeper::Keeper;
 use crate::age::monotonic;
 use crate::control::server::{ControlFailed, ControlSocket};
-use crate::front::Front;
+use crate::front::{Front, Timer};
 use crate::handoff::{Recalled, Word};
 use crate::hold::Hold;
 use crate::listener::{ListenFailed, Listeners};
@@ -89,14 +90,17 @@ impl Front {
             timers: self
                 .timers
                 .iter()
+                .filter(|(timer, _)| **timer != Timer::Admin)
                 .map(|(timer, at)| (*timer, millis(at.saturating_duration_since(now))))
                 .collect(),
             story,
+            tally: self.tally.clone(),
             words,
             started_at: self.started_at,
             greeted: self.greeted,
             recovered: self.recovered.clone(),
             control: self.control.state(),
+            admin: self.admin.as_ref().map(Keeper::state),
             caller: None,
             executed_at_ns: u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX),
         }
@@ -219,6 +223,7 @@ impl Image {
             .map(|(timer, ms)| (timer, now + Duration::from_millis(ms)))
             .collect();
         front.story = state.story;
+        front.tally = state.tally;
         front.started_at = state.started_at;
         front.greeted = state.greeted;
         for WorkerState { generation, worker, link } in state.workers {
@@ -228,6 +233,10 @@ impl Image {
         }
         front.workers.watch_adopted(&front.words.0);
         front.recovered = state.recovered;
+        if let Some(admin) = state.admin {
+            let socket = descriptors.remove(admin.socket)?;
+            front.admin = Some(Keeper::resume(admin, socket));
+        }
         Ok(Self {
             front,
             control,

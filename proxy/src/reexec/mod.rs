@@ -211,6 +211,7 @@ impl Front {
         }
         info!(version = crate::VERSION, elapsed_us = elapsed.as_micros(), "renewed");
         self.story.renewed();
+        self.renew_admin();
         if let Some(caller) = caller {
             let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             caller.answer(&Answer::Renewed { version: crate::VERSION.to_owned(), elapsed_us });

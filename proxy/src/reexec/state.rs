@@ -18,12 +18,14 @@ use std::time::Instant;
 use ::handoff::message::{GenerationId, ToWorker};
 use serde::{Deserialize, Serialize};
 
+use crate::admin::keeper::KeeperState;
 use crate::adoption::Recovered;
 use crate::front::{Settings, Timer};
 use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::program::Programs;
 use crate::story::Story;
+use crate::tally::Tally;
 use crate::workers::Worker;
 
 /// The version of the state that this image writes.
@@ -55,6 +57,8 @@ pub(crate) struct State {
     /// Each with how long it is still away, in ms.
     pub(crate) timers: Vec<(Timer, u64)>,
     pub(crate) story: Story,
+    #[serde(default)]
+    pub(crate) tally: Tally,
     /// What workers have said and the front has not acted on.
     pub(crate) words: Vec<Word>,
     #[serde(with = "crate::age")]
@@ -64,6 +68,9 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) recovered: Option<Recovered>,
     pub(crate) control: ControlState,
+    /// The status page.
+    #[serde(default)]
+    pub(crate) admin: Option<KeeperState>,
     /// Who waits to hear how the re-exec went.
     #[serde(default)]
     pub(crate) caller: Option<RawFd>,
@@ -169,6 +176,7 @@ impl State {
             .flat_map(of_link)
             .chain(self.listeners.iter().flatten().map(|listener| listener.descriptor))
             .chain([self.control.listener, self.control.lock])
+            .chain(self.admin.as_ref().map(|admin| admin.socket))
             .chain(self.caller)
             .collect()
     }
