@@ -128,7 +128,7 @@ impl Front {
         let accounts: Vec<_> = workers.iter().map(|survivor| survivor.account.clone()).collect();
         let ids: Vec<_> = accounts.iter().map(|account| account.generation).collect();
         info!(workers = ids.len(), ?sockets, "recovered");
-        self.story.history.recovered(ids.len());
+        self.story.history.recovered(&ids);
         self.recovered = Some(Recovered { generations: ids, at: Instant::now() });
         let found = Found { workers: accounts, astray, latest, sockets };
         let (rules, program) = (self.settings.rules, self.generations.current);

@@ -80,8 +80,10 @@ impl History {
     }
 
     /// This front goes on with the workers of one that died.
-    pub(crate) fn recovered(&mut self, workers: usize) {
-        let sentence = format!("went on with {workers} workers of a front that had died");
+    pub(crate) fn recovered(&mut self, workers: &[GenerationId]) {
+        let workers: Vec<_> = workers.iter().map(ToString::to_string).collect();
+        let workers = workers.join(" and ");
+        let sentence = format!("went on with {workers} of a front that had died");
         self.happened("recovered", None, &sentence);
     }
 

@@ -7,6 +7,7 @@ mod age;
 mod asked;
 mod claims;
 mod cli;
+mod colour;
 mod control;
 mod crash_loop;
 mod event;
@@ -45,6 +46,7 @@ mod signals;
 #[cfg(test)]
 mod sound;
 mod spawn;
+mod spoken;
 mod standby;
 mod status;
 mod steps;

@@ -56,6 +56,7 @@ impl Front {
             listeners: self.listener_statuses(),
             generations: self.generation_statuses(),
             takeover,
+            takeover_pending: self.generations.pending.is_some(),
             last_takeover: self.story.last_takeover(),
             last_failure: self.story.last_failure(),
             next_takeover: self.next_takeover(),

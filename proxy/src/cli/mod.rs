@@ -29,6 +29,7 @@ use crate::adapter::AdapterFailed;
 use crate::adapter::stage::Stage;
 use crate::control::client::AskFailed;
 use crate::rights;
+use crate::spoken::time as spoken;
 
 /// The exit code of a command line that cannot be understood: EX_USAGE.
 const USAGE: u8 = 64;
@@ -238,15 +239,6 @@ fn absolute(path: &Path) -> Result<String, Failed> {
         .map_err(|_| meant(format!("{} is not UTF-8", path.display())))
 }
 
-/// `1.2 s`, `340 ms`.
-fn spoken(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        _ => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
-    }
-}
-
 fn configuration(source: impl std::error::Error + 'static) -> Failed {
     Failed::Configuration { source: Box::new(source) }
 }
@@ -267,12 +259,5 @@ mod tests {
         assert_eq!(duration("20ms"), Ok(Duration::from_millis(20)));
         assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
         assert!(duration("20").is_err_and(|error| error.contains("20ms")));
-    }
-
-    #[test]
-    fn a_time_is_spoken_in_the_unit_that_fits() {
-        assert_eq!(spoken(999), "999 ms");
-        assert_eq!(spoken(1234), "1.2 s");
-        assert_eq!(spoken(61_000), "1m 1s");
     }
 }

@@ -12,6 +12,8 @@
 
 pub(crate) mod client;
 pub(crate) mod protocol;
+#[cfg(test)]
+mod schema;
 pub(crate) mod server;
 
 /// The largest request, in bytes: a program, its arguments and an environment file.

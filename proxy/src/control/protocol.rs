@@ -170,6 +170,9 @@ pub(crate) struct Status {
     pub(crate) listeners: Vec<ListenerStatus>,
     pub(crate) generations: Vec<GenerationStatus>,
     pub(crate) takeover: Option<TakeoverStatus>,
+    /// Whether one waits, for that one or for a drain.
+    #[serde(default)]
+    pub(crate) takeover_pending: bool,
     pub(crate) last_takeover: Option<LastTakeover>,
     pub(crate) last_failure: Option<LastFailure>,
     pub(crate) next_takeover: NextTakeover,
