@@ -33,6 +33,7 @@ mod acceptor;
 mod chain;
 pub mod fault;
 pub mod fd_passing;
+pub mod filesystem;
 pub mod limits;
 pub mod link;
 pub mod message;
