@@ -81,9 +81,8 @@ impl Listeners {
         let mut listeners = Self { sockets: Vec::new(), files: Vec::new() };
         if addresses.is_empty() {
             listeners.enough_room(2 * wanted.shards as usize)?;
-            let first = default(Ipv4Addr::LOCALHOST.into());
+            let [first, second] = defaults();
             listeners.keep_or_add(&first, kept.take(&first), wanted, kept)?;
-            let second = default(Ipv6Addr::LOCALHOST.into());
             match listeners.keep_or_add(&second, kept.take(&second), wanted, kept) {
                 Err(ListenFailed::Open { source: OpenFailed::Unavailable { .. } }) => {
                     warn!(address = %second, "this machine has no IPv6; listening on IPv4 only");
@@ -258,12 +257,17 @@ fn own_file(path: &Path) -> Result<SocketFile, ListenFailed> {
         .map_err(|source| ListenFailed::File { address: Address::Unix(path.to_owned()), source })
 }
 
+/// Where a front listens that is not told.
+pub(crate) fn defaults() -> [Address; 2] {
+    [default(Ipv4Addr::LOCALHOST.into()), default(Ipv6Addr::LOCALHOST.into())]
+}
+
 fn default(ip: IpAddr) -> Address {
     Address::Tcp(SocketAddr::new(ip, DEFAULT_PORT))
 }
 
 /// Who listens on an address, as far as this user may see: `nginx (pid 4711)`.
-fn holder_of(address: &Address) -> Option<String> {
+pub(crate) fn holder_of(address: &Address) -> Option<String> {
     let inodes = match address {
         Address::Tcp(address) => listening_inodes(address.port()),
         Address::Unix(path) => unix_inodes(path.to_str()?),

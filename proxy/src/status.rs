@@ -43,6 +43,7 @@ impl Front {
                 uptime_ms: millis(self.started_at.elapsed()),
                 resident_bytes: resident::of(std::process::id()).unwrap_or_default(),
                 descriptors: open_descriptors().unwrap_or_default(),
+                log_file: self.log_file(),
                 log_lines_lost: LOG.get().map_or(0, Outlet::lost),
                 limits: Some(LimitsStatus {
                     descriptors: self.settings.terms.limits.current,
@@ -77,6 +78,12 @@ impl Front {
             events: self.story.history.events(),
             recent_takeovers: self.story.recent_takeovers(),
         }
+    }
+
+    /// By a path that others can use, whose working directory is another.
+    fn log_file(&self) -> Option<String> {
+        let path = self.settings.terms.log_file.as_deref()?;
+        Some(std::path::absolute(path).ok()?.to_string_lossy().into_owned())
     }
 
     fn listener_statuses(&self) -> Vec<ListenerStatus> {

@@ -6,8 +6,13 @@
 mod adapter;
 mod admin;
 mod check;
+mod completions;
 mod drain;
 mod healthcheck;
+mod help;
+mod init;
+mod logs;
+mod man;
 mod pause;
 mod reexec;
 mod resume;
@@ -22,7 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
 use handoff::chain;
 
 use crate::adapter::AdapterFailed;
@@ -61,6 +66,10 @@ enum Command {
     Status(status::Status),
     Stop(stop::Stop),
     Healthcheck(healthcheck::Healthcheck),
+    Logs(logs::Logs),
+    Init(init::Init),
+    Completions(completions::Completions),
+    Man(man::Man),
     Adapter(Box<adapter::Adapter>),
     Admin(Box<admin::Admin>),
     #[command(hide = true)]
@@ -86,13 +95,18 @@ impl Control {
         if let Some(path) = &self.path {
             return Ok(path.clone());
         }
-        let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        named("HOLDFAST_STATE_DIR")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(named("HOME")?).join(".holdfast")))
+        state_directory()
             .map(|directory| directory.join("control.sock"))
             .ok_or(Failed::NoControlPath)
     }
+}
+
+/// Where everything is kept, if anything says so.
+fn state_directory() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    named("HOLDFAST_STATE_DIR")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(named("HOME")?).join(".holdfast")))
 }
 
 /// Why a command did not do what it was asked.
@@ -120,6 +134,11 @@ enum Failed {
     },
     #[error("{meant}")]
     Usage { meant: String },
+    #[error("could not show the log")]
+    Logs {
+        #[source]
+        source: logs::ReadFailed,
+    },
     #[error(transparent)]
     Adapter { source: AdapterFailed },
 }
@@ -142,6 +161,7 @@ impl Failed {
             Self::Ask { .. }
             | Self::Refused { .. }
             | Self::Runtime { .. }
+            | Self::Logs { .. }
             | Self::Adapter { .. } => 1,
         }
     }
@@ -149,14 +169,20 @@ impl Failed {
 
 /// Reads the command line, does what it says, and tells how that went.
 pub(crate) fn run() -> ExitCode {
-    let mut cli = match Cli::try_parse() {
+    let read =
+        help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let mut cli = match read {
         Ok(cli) => cli,
         Err(error) => {
             // The printer itself failing means there is nobody to tell.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(USAGE),
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::from(USAGE),
+                _ => {
+                    tell_example();
+                    ExitCode::from(USAGE)
+                }
             };
         }
     };
@@ -182,20 +208,34 @@ pub(crate) fn run() -> ExitCode {
 fn end(failed: &Failed) -> ExitCode {
     // The exit code tells it too.
     let _ = writeln!(std::io::stderr(), "holdfast: {}", chain(failed));
+    if failed.exit_code() == USAGE {
+        tell_example();
+    }
     ExitCode::from(failed.exit_code())
+}
+
+/// Shows what could have been meant.
+fn tell_example() {
+    if let Some(example) = help::example_for(std::env::args_os().skip(1)) {
+        let _ = writeln!(std::io::stderr(), "\nFor example: {example}");
+    }
 }
 
 impl Command {
     async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         match self {
             Self::Run(run) => run.perform(control).await,
-            Self::Check(check) => check.perform(control),
+            Self::Check(check) => check.perform(control).await,
             Self::Takeover(takeover) => takeover.perform(control).await,
             Self::Drain(drain) => drain.perform(control).await,
             Self::Pause(pause) => pause.perform(control).await,
             Self::Resume(resume) => resume.perform(control).await,
             Self::Status(status) => status.perform(control).await,
             Self::Stop(stop) => stop.perform(control).await,
+            Self::Logs(logs) => logs.perform(control).await,
+            Self::Init(init) => init.perform(),
+            Self::Completions(completions) => completions.perform(),
+            Self::Man(man) => man.perform(),
             Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,
             // As a task: each time the runtime's own future is woken costs a write to its eventfd.
             Self::Adapter(adapter) => match tokio::task::spawn_local(adapter.perform()).await {
@@ -216,6 +256,12 @@ impl Command {
 /// Writes a line of a command's output. A reader that is gone has read enough.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Writes a whole output of a command.
+fn print(text: &[u8]) {
+    let mut output = std::io::stdout();
+    let _ = output.write_all(text).and_then(|()| output.flush());
 }
 
 /// Reads `20ms`, `3s`, `1m 30s`; a unit is always needed.
@@ -245,13 +291,11 @@ fn configuration(source: impl std::error::Error + 'static) -> Failed {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        help::command().debug_assert();
     }
 
     #[test]

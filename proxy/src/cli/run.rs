@@ -11,9 +11,10 @@ use handoff::limits;
 use handoff::socket::Address;
 use tracing::info;
 
-use super::check::Warning;
+use super::check::{Asked, Times, Worker};
 use super::{Control, Failed, adapter, admin, configuration, duration};
-use crate::adapter::flags::{Flags, Kind};
+use crate::adapter::flags::{Flags, Kind, ReadyBy};
+use crate::adapter::profile::Profile;
 use crate::adapter::relay;
 use crate::admin::flags::AdminFlags;
 use crate::admin::keeper::Keeper;
@@ -188,15 +189,36 @@ impl Run {
             .map_err(|source| Failed::Runtime { doing: "the front could not run", source })
     }
 
-    /// Whether a front could be started with this, as far as can be told without starting one.
-    pub(super) fn check(&self, control: &Control) -> Result<(), Failed> {
+    /// What `holdfast check` looks into, once the words make sense.
+    pub(super) fn asked(&self) -> Result<Asked, Failed> {
         self.check_flags()?;
-        let program = self.program()?;
-        self.check_addresses(&self.listen)?;
-        control.path()?;
-        program.resolve().map_err(configuration)?;
-        self.rights_of().map_err(configuration)?;
-        Ok(())
+        let ready_after = self.kind().and_then(|kind| match self.flags.ready_by(kind) {
+            ReadyBy::After(after) => Some(after),
+            ReadyBy::Notify | ReadyBy::Http(_) | ReadyBy::Tcp => None,
+        });
+        Ok(Asked {
+            program: self.program()?,
+            worker: match (self.flags.profile(), self.program.is_empty()) {
+                (Some(Profile::OpenClaw), _) => Worker::OpenClaw,
+                (None, true) => Worker::Bundled,
+                (None, false) => Worker::Other,
+            },
+            rights: self.rights_of(),
+            listen: self.listen.clone(),
+            shards: self.shards,
+            exposed: self.check_addresses(&self.listen).err(),
+            max_connections: self.max_connections,
+            log_file: self.log_file.clone(),
+            times: Times {
+                order: self.order(),
+                ready: self.ready_timeout,
+                ready_after,
+                soak: self.soak,
+                drain: self.drain_timeout,
+                stop: self.stop_timeout.unwrap_or(self.drain_timeout),
+                hold: self.hold_timeout,
+            },
+        })
     }
 
     fn check_flags(&self) -> Result<(), Failed> {
@@ -230,14 +252,6 @@ impl Run {
             Some(Kind::Relay) => relay::check(&self.flags, addresses).map_err(configuration),
             Some(Kind::Activate | Kind::Node) | None => Ok(()),
         }
-    }
-
-    /// What works, and clients may notice.
-    pub(super) fn warnings(&self) -> Vec<Warning> {
-        let (stop, ready, hold) = (self.drain_timeout, self.ready_timeout, self.hold_timeout);
-        let one_at_a_time = self.order() == TakeoverOrder::StopFirst;
-        let long = one_at_a_time && stop + ready > hold;
-        long.then_some(Warning::LongHold { stop, ready, hold }).into_iter().collect()
     }
 
     /// The adapter that runs the program.

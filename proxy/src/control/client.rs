@@ -13,14 +13,27 @@ use crate::control::protocol::{Answer, Command, Request, VERSION};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskFailed {
     #[error(
-        "no front answers on {}; start one with `holdfast run`, or name its socket with --control",
+        "no front answers on {}; start one with `holdfast run`, or name its socket with --control{}",
+        path.display(),
+        if *systems { " (the system's front: HOLDFAST_STATE_DIR=/var/lib/holdfast)" } else { "" }
+    )]
+    NoFront {
+        path: PathBuf,
+        /// Whether there is one at the place of the system's unit.
+        systems: bool,
+        source: io::Error,
+    },
+    #[error(
+        "user {user} may not ask the front on {}, which is user {owner}'s; ask as that user, or as root",
         path.display()
     )]
-    NoFront { path: PathBuf, source: io::Error },
+    NotAllowed { path: PathBuf, user: u32, owner: u32, source: io::Error },
     #[error("could not speak with the front")]
     Broken { source: io::Error },
     #[error(
-        "the front answered with words of another version; is it older or newer than this command?"
+        "the front answered with words of another version, and this command is holdfast {}; ask the front by its own binary: \
+         /proc/PID/exe, with the pid of its process",
+        crate::VERSION
     )]
     Unreadable { source: serde_json::Error },
     #[error("{reason}")]
@@ -28,6 +41,9 @@ pub(crate) enum AskFailed {
     #[error("the front went away before it answered")]
     Gone,
 }
+
+/// Where the system's unit has its socket.
+const SYSTEMS: &str = "/var/lib/holdfast/control.sock";
 
 /// How often a question is asked again that a front did not answer because it became another image.
 const TIMES: usize = 3;
@@ -53,9 +69,7 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// Asks the front that owns the control socket at `path`.
     pub(crate) async fn begin(path: &Path, command: Command) -> Result<Self, AskFailed> {
-        let stream = UnixStream::connect(path)
-            .await
-            .map_err(|source| AskFailed::NoFront { path: path.to_owned(), source })?;
+        let stream = UnixStream::connect(path).await.map_err(|source| not_there(path, source))?;
         let (read, mut write) = stream.into_split();
         let request = Request { version: VERSION, command };
         let mut line = serde_json::to_vec(&request)
@@ -71,23 +85,44 @@ impl Conversation {
         Ok(Self { lines: BufReader::new(read).lines(), _request: write })
     }
 
-    /// The next line of the answer; `None` at its end.
+    /// The next line of the answer; `None` at its end. What only later versions say is passed over.
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, AskFailed> {
-        let line = match self.lines.next_line().await {
-            Ok(line) => line,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
-            Err(source) => return Err(AskFailed::Broken { source }),
-        };
-        let Some(line) = line else { return Ok(None) };
-        match serde_json::from_str(&line) {
-            Ok(Answer::Refused { reason }) => Err(AskFailed::Refused { reason }),
-            Ok(answer) => Ok(Some(answer)),
-            Err(source) => Err(AskFailed::Unreadable { source }),
+        loop {
+            let line = match self.lines.next_line().await {
+                Ok(line) => line,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+                Err(source) => return Err(AskFailed::Broken { source }),
+            };
+            let Some(line) = line else { return Ok(None) };
+            match serde_json::from_str(&line) {
+                Ok(Answer::Later) => {}
+                Ok(Answer::Refused { reason }) => return Err(AskFailed::Refused { reason }),
+                Ok(answer) => return Ok(Some(answer)),
+                Err(source) => return Err(AskFailed::Unreadable { source }),
+            }
         }
     }
 
     /// The next line of an answer that has one.
     pub(crate) async fn expect(&mut self) -> Result<Answer, AskFailed> {
         self.next().await?.ok_or(AskFailed::Gone)
+    }
+}
+
+/// Why nobody answers at a path.
+fn not_there(path: &Path, source: io::Error) -> AskFailed {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = path.to_owned();
+    // What cannot be looked at lies in a directory that can.
+    let owner = path.ancestors().find_map(|at| std::fs::metadata(at).ok()).map(|found| found.uid());
+    match (source.kind(), owner) {
+        (io::ErrorKind::PermissionDenied, Some(owner)) => {
+            let user = rustix::process::geteuid().as_raw();
+            AskFailed::NotAllowed { path, user, owner, source }
+        }
+        _ => {
+            let other = Path::new(SYSTEMS);
+            AskFailed::NoFront { systems: path != other && other.exists(), path, source }
+        }
     }
 }

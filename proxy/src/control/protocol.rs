@@ -20,20 +20,44 @@ pub(crate) struct Request {
 }
 
 /// The command of a request as it came, or what is wrong with it.
+///
+/// A caller of another version is told which binary speaks this one: that of the front's process, whatever lies at its path by
+/// now.
 pub(crate) fn understood(line: &[u8]) -> Result<Command, String> {
-    // The version first: a later one may have commands unknown here.
+    // The version and the name first: a later one may have commands unknown here.
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
+        command: Option<Named>,
     }
+    #[derive(Deserialize)]
+    struct Named {
+        r#type: String,
+    }
+    let own = || format!("/proc/{}/exe", std::process::id());
     let malformed = |error| format!("not a request: {error}");
-    match serde_json::from_slice(line).map_err(malformed)? {
-        Versioned { version: VERSION } => serde_json::from_slice::<Request>(line)
-            .map(|request| request.command)
-            .map_err(malformed),
-        Versioned { version } => Err(format!(
-            "this front speaks version {VERSION} of the control protocol, and the caller {version}"
-        )),
+    let Versioned { version, command } = serde_json::from_slice(line).map_err(malformed)?;
+    if version != VERSION {
+        return Err(format!(
+            "this front is holdfast {} and speaks version {VERSION} of the control protocol, and the caller {version}; ask it \
+             by its own binary: {own}. `{own} reexec` makes it the binary that lies at its path now",
+            crate::VERSION,
+            own = own()
+        ));
+    }
+    match (serde_json::from_slice::<Request>(line), command) {
+        (Ok(request), _) => Ok(request.command),
+        (Err(error), Some(Named { r#type }))
+            if error.to_string().starts_with("unknown variant") =>
+        {
+            let name: String = r#type.chars().take(32).collect();
+            Err(format!(
+                "this front is holdfast {} and does not know {name:?}; a later one may: `holdfast reexec` makes it the binary \
+                 that lies at its path now",
+                crate::VERSION
+            ))
+        }
+        (Err(error), _) => Err(malformed(error)),
     }
 }
 
@@ -151,6 +175,9 @@ pub(crate) enum Answer {
     Metrics(Box<Tally>),
     /// What was asked is not done, and why.
     Refused { reason: String },
+    /// Something that only a later version knows: passed over.
+    #[serde(other, skip_serializing)]
+    Later,
 }
 
 /// How a takeover ended.
@@ -247,6 +274,9 @@ pub(crate) struct FrontStatus {
     /// Lines of the front's log that nobody read in time.
     #[serde(default)]
     pub(crate) log_lines_lost: u64,
+    /// Where workers' output goes, if not where the front's own goes.
+    #[serde(default)]
+    pub(crate) log_file: Option<String>,
     /// Set for one that went on with the workers of an earlier front.
     #[serde(default)]
     pub(crate) recovered: Option<RecoveredStatus>,
@@ -415,6 +445,27 @@ mod tests {
         assert_eq!(request.command, Command::Takeover(wanted));
         let line = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+    }
+
+    #[test]
+    fn a_command_or_version_that_is_unknown_is_refused_with_what_to_do() {
+        let refused = |line: &str| understood(line.as_bytes()).unwrap_err();
+        let later = refused(r#"{"version":2,"command":{"type":"explode"}}"#);
+        for words in ["version 1", "the caller 2", "/proc/", "/exe"] {
+            assert!(later.contains(words), "no {words:?}: {later}");
+        }
+        let unknown = refused(r#"{"version":1,"command":{"type":"explode","far":true}}"#);
+        assert!(unknown.contains("does not know \"explode\""), "{unknown}");
+        let malformed = refused(r#"{"version":1,"command":{"type":"drain"}}"#);
+        assert!(malformed.starts_with("not a request"), "{malformed}");
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_told_from_nonsense() {
+        let later = serde_json::from_str(r#"{"event":"levitating","height":3}"#);
+        assert_eq!(later.ok(), Some(Answer::Later));
+        assert!(serde_json::from_str::<Answer>(r#"{"happening":"levitating"}"#).is_err());
+        assert!(serde_json::from_str::<Answer>(r#"{"event":"requested"}"#).is_err());
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) enum ControlFailed {
 }
 
 /// `sun_path` with its terminator (unix(7)).
-const MAX_PATH: usize = 107;
+pub(crate) const MAX_PATH: usize = 107;
 
 /// The right to own the control socket at a path: a lock, which dies with its process.
 #[derive(Debug)]
