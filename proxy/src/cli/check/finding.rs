@@ -1,8 +1,8 @@
 //! One thing that was looked at, and what came of it.
 
-use std::io::IsTerminal as _;
-
 use serde::Serialize;
+
+use crate::colour::{Colour, Tone};
 
 /// How good it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,21 +40,6 @@ pub(super) struct Finding {
     pub(super) advice: Option<String>,
 }
 
-/// Whether words may be coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
-    Yes,
-    No,
-}
-
-impl Colour {
-    /// On a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
-    pub(super) fn of_stdout() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if std::io::stdout().is_terminal() && !refused { Self::Yes } else { Self::No }
-    }
-}
-
 impl Grade {
     const fn word(self) -> &'static str {
         match self {
@@ -64,12 +49,11 @@ impl Grade {
         }
     }
 
-    /// By SGR (ECMA-48): green, yellow, red.
-    const fn painted(self) -> &'static str {
+    const fn tone(self) -> Tone {
         match self {
-            Self::Ok => "\x1b[32mok\x1b[0m",
-            Self::Warning => "\x1b[33mwarning\x1b[0m",
-            Self::Error => "\x1b[31merror\x1b[0m",
+            Self::Ok => Tone::Good,
+            Self::Warning => Tone::Changing,
+            Self::Error => Tone::Bad,
         }
     }
 }
@@ -113,10 +97,7 @@ impl Finding {
 
     /// `warning: times: what it is; what to do`.
     pub(super) fn line(&self, colour: Colour) -> String {
-        let grade = match colour {
-            Colour::Yes => self.grade.painted(),
-            Colour::No => self.grade.word(),
-        };
+        let grade = colour.paint(self.grade.tone(), self.grade.word());
         let advice = self.advice.as_ref().map_or_else(String::new, |advice| format!("; {advice}"));
         format!("{grade}: {}: {}{advice}", self.subject.word(), self.says)
     }
@@ -129,10 +110,10 @@ mod tests {
     #[test]
     fn a_finding_is_a_line_and_its_grade_alone_is_coloured() {
         let finding = Finding::warning(Subject::Times, "it is long", "shorten it");
-        assert_eq!(finding.line(Colour::No), "warning: times: it is long; shorten it");
-        let painted = finding.line(Colour::Yes);
+        assert_eq!(finding.line(Colour::None), "warning: times: it is long; shorten it");
+        let painted = finding.line(Colour::Some);
         assert_eq!(painted, "\x1b[33mwarning\x1b[0m: times: it is long; shorten it");
-        assert_eq!(Finding::ok(Subject::Rights, "fine").line(Colour::No), "ok: rights: fine");
+        assert_eq!(Finding::ok(Subject::Rights, "fine").line(Colour::None), "ok: rights: fine");
     }
 
     #[test]

@@ -18,9 +18,10 @@ use clap::Args;
 use handoff::{Address, chain};
 use serde::Serialize;
 
-use self::finding::{Colour, Finding, Grade, Subject};
+use self::finding::{Finding, Grade, Subject};
 use super::run::Run;
 use super::{CONFIGURATION, Control, Failed, say};
+use crate::colour::Colour;
 use crate::control::client;
 use crate::control::protocol::{Answer, Command, Status};
 use crate::event::TakeoverOrder;
