@@ -24,9 +24,9 @@ use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::reap;
 use crate::recovery::{Found, Sockets};
-use crate::rescue::Survivors;
+use crate::rescue::{Survivor, Survivors};
 use crate::spawn;
-use crate::workers::Worker;
+use crate::workers::Origin;
 
 /// What this front has gone on with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,7 +130,10 @@ impl Front {
         info!(workers = ids.len(), ?sockets, "recovered");
         self.story.history.recovered(&ids);
         self.recovered = Some(Recovered { generations: ids, at: Instant::now() });
-        let found = Found { workers: accounts, astray, latest, sockets };
+        let came = |survivor: &&Survivor| matches!(survivor.origin, Origin::Attached(_));
+        let attached =
+            workers.iter().filter(came).map(|survivor| survivor.account.generation).collect();
+        let found = Found { workers: accounts, astray, attached, latest, sockets };
         let (rules, program) = (self.settings.rules, self.generations.current);
         let (generations, actions) = Generations::recover(rules, program, &found);
         self.generations = generations;
@@ -142,7 +145,7 @@ impl Front {
 
     /// As for a child that has ended.
     pub(crate) fn on_adopted_exit(&mut self, id: GenerationId) {
-        if let Some(process) = self.workers.get(id).and_then(Worker::adopted)
+        if let Some(Origin::Adopted(process)) = self.workers.get(id).map(|worker| &worker.origin)
             && (!self.generations.is_trusted(id) || self.runs_adapters())
         {
             process.end_what_it_left();

@@ -174,8 +174,12 @@ impl Front {
                 .environment
                 .map(|e| e.into_iter().map(|(n, v)| (n.into(), v.into())).collect()),
         };
-        let program = (change != ProgramChange::default())
-            .then(|| self.programs.changed(self.generations.current, change));
+        let program = if change == ProgramChange::default() {
+            None
+        } else {
+            let base = self.generations.startable().ok_or(TakeoverDenied::OnlyAttached)?;
+            Some(self.programs.changed(base, change))
+        };
         let (takeover, actions) = self.generations.request_takeover(program)?;
         info!(takeover = takeover.0, "takeover requested");
         self.programs.keep_only(&self.generations.programs());

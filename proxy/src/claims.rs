@@ -22,6 +22,11 @@ pub(crate) fn sentence(said: &str) -> String {
     shown(said, MOST_CHARACTERS)
 }
 
+/// What it is called.
+pub(crate) fn name(said: &str) -> String {
+    shown(said, MOST_OF_A_NAME)
+}
+
 /// What it fails at, in a size that fits a log line.
 pub(crate) fn conditions(said: &[String]) -> Vec<String> {
     said.iter().take(MOST_LINES).map(|name| shown(name, MOST_OF_A_NAME)).collect()
@@ -40,14 +45,14 @@ pub(crate) fn report(said: Report) -> Report {
 
 /// How many descriptors a successor needs, unless those it has free will do: one for each connection that the
 /// incumbent says it holds, or could hold.
-pub(crate) fn needs_more_than(free: u64, held: u64, incumbent: Pid) -> Option<u64> {
+pub(crate) fn needs_more_than(free: u64, held: u64, incumbent: Option<Pid>) -> Option<u64> {
     let needed = |held: u64| held.saturating_add(SPARE_DESCRIPTORS);
     if needed(held) <= free {
         return None;
     }
     // It holds no more connections than it has descriptors.
-    let open = std::fs::read_dir(format!("/proc/{incumbent}/fd")).map(Iterator::count);
-    let needed = needed(open.map_or(held, |open| held.min(open as u64)));
+    let listed = |pid: Pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).ok();
+    let needed = needed(incumbent.and_then(listed).map_or(held, |open| held.min(open as u64)));
     (free < needed).then_some(needed)
 }
 
@@ -85,13 +90,13 @@ mod tests {
 
     #[test]
     fn a_successor_needs_room_for_what_the_incumbent_holds_and_not_for_what_it_says() {
-        let own = Pid::this();
+        let own = Some(Pid::this());
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
         assert_eq!(needs_more_than(1_000, 700, own), None);
         assert_eq!(needs_more_than(open + 10_000, u64::MAX, own), None);
         let needed = needs_more_than(200, 5, own).unwrap();
         assert!((300..=305).contains(&needed), "{needed}");
         // Nobody of that pid: its word is all there is.
-        assert_eq!(needs_more_than(200, u64::MAX, Pid::from_raw(i32::MAX)), Some(u64::MAX));
+        assert_eq!(needs_more_than(200, u64::MAX, Some(Pid::from_raw(i32::MAX))), Some(u64::MAX));
     }
 }

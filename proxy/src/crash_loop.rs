@@ -12,7 +12,7 @@
 
 use handoff::message::GenerationId;
 
-use crate::event::{Action, CRASH_LOOP, Note};
+use crate::event::{Action, CRASH_LOOP, Note, ProgramId};
 use crate::generation::Generations;
 
 impl Generations {
@@ -22,7 +22,9 @@ impl Generations {
             self.standby_failures = 0;
         } else if self.lease == Some(id) {
             self.short_lives = 0;
-            self.proven = Some(self.current);
+            if self.current != ProgramId::ATTACHED {
+                self.proven = Some(self.current);
+            }
         }
     }
 
@@ -34,6 +36,7 @@ impl Generations {
         }
         actions.push(Action::Note(Note::WentBack { from: self.current, to: proven }));
         self.current = proven;
+        self.own = Some(proven);
         self.short_lives = 0;
         // It is of the program that fails.
         self.end_standby(actions);

@@ -15,6 +15,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ProgramId(pub(crate) u32);
 
+impl ProgramId {
+    /// Whatever attaches itself: the front cannot start it, and takes who comes.
+    pub(crate) const ATTACHED: Self = Self(u32::MAX);
+}
+
+/// Who is next of those who wait at the attach socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Attaching {
+    /// Nobody waits.
+    #[default]
+    Nobody,
+    /// One that serves nobody yet: a successor.
+    Fresh,
+    /// One that serves and had lost its link.
+    Returned(GenerationId),
+    /// One that drains and had lost its link, and how long it still may.
+    Drains(GenerationId, Duration),
+}
+
 /// The number of a takeover: how many had begun when it did.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -105,6 +124,8 @@ pub(crate) enum Event {
     LinkEnded(GenerationId),
     /// A worker's process is gone and reaped.
     Exited { generation: GenerationId, exit: Exit },
+    /// Somebody waits at the attach socket, or nobody any more.
+    Attaching(Attaching),
     /// A deadline that was set has passed.
     Passed(Deadline),
 }
@@ -114,6 +135,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Start this program as this generation.
     Spawn { generation: GenerationId, program: ProgramId },
+    /// Go on with the one that waits at the attach socket and is this generation already.
+    TakeBack(GenerationId),
     /// Tell a worker something.
     Tell(GenerationId, Order),
     /// Give the two an end each of a link of their own, over which connections move.
@@ -266,6 +289,11 @@ pub(crate) enum TakeoverDenied {
     AnotherProgramPending,
     #[error("the front is paused; resume it first (holdfast resume)")]
     Paused,
+    #[error(
+        "this front starts no workers itself, it takes those that attach: start the new worker beside the one that \
+         serves, with --attach and the front's socket, and it takes over (a new image: deploy/container/update)"
+    )]
+    OnlyAttached,
 }
 
 /// A pause that is not begun, and why.
@@ -356,6 +384,12 @@ pub(crate) enum Note {
     NotServing { generation: GenerationId, failure: Failure },
     /// A serving generation is gone.
     Crashed { generation: GenerationId, exit: Exit },
+    /// Nobody serves until a worker attaches itself.
+    AwaitsWorker,
+    /// The attached worker is gone and nobody waits in its place: the front starts its own program again.
+    StartsOwn,
+    /// A worker that had lost its link is here again, and serves or drains on.
+    Returned(GenerationId),
     /// A worker will be started after this long.
     Pausing(Duration),
     /// A crash loop: the program that served well before is started again.

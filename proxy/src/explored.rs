@@ -9,8 +9,8 @@ use std::time::Duration;
 use handoff::message::GenerationId;
 
 use crate::event::{
-    Action, CRASH_LOOP, Deadline, Event, Exit, Failure, Order, ProgramId, Rules, TakeoverNumber,
-    TakeoverOrder, WithStandby,
+    Action, Attaching, CRASH_LOOP, Deadline, Event, Exit, Failure, Order, ProgramId, Rules,
+    TakeoverNumber, TakeoverOrder, WithStandby,
 };
 use crate::generation::{Course, Generations, State};
 use crate::standby::Standby;
@@ -53,6 +53,14 @@ pub(crate) struct World {
     pub(crate) listening: bool,
     pub(crate) turning_away: bool,
     pub(crate) left: bool,
+    pub(crate) attach: Attach,
+}
+
+/// Whether workers may come by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Attach {
+    No,
+    Yes,
 }
 
 impl World {
@@ -70,9 +78,17 @@ impl World {
             listening: true,
             turning_away: false,
             left: false,
+            attach: Attach::No,
         };
         world.perform(actions);
         world
+    }
+
+    /// One to which workers come by themselves, besides those of this program, or only they.
+    pub(crate) fn attached(rules: Rules, program: ProgramId) -> Self {
+        let mut generations = Generations::new(rules, program);
+        let actions = generations.start();
+        Self { attach: Attach::Yes, ..Self::of(generations, &actions) }
     }
 
     fn perform(&mut self, actions: &[Action]) {
@@ -150,6 +166,18 @@ impl World {
                 all.push(Stimulus::Event(Event::Unfit(id, failure)));
             }
         }
+        if self.attach == Attach::Yes {
+            // One that returns has a number that none of the living has.
+            let returning = GenerationId::new(0);
+            let mut waiting = vec![Attaching::Nobody, Attaching::Fresh];
+            if !self.generations.living.contains_key(&returning) {
+                waiting.push(Attaching::Returned(returning));
+                waiting.push(Attaching::Drains(returning, LONG));
+            }
+            let changed = |waits: &Attaching| *waits != self.generations.attaching;
+            let waiting = waiting.into_iter().filter(changed);
+            all.extend(waiting.map(|waits| Stimulus::Event(Event::Attaching(waits))));
+        }
         let passed = |deadline| Stimulus::Event(Event::Passed(deadline));
         all.extend(self.deadlines.iter().map(|deadline| passed(*deadline)));
         all.extend(self.proving().map(|id| passed(Deadline::Proven(id))));
@@ -205,8 +233,12 @@ impl World {
             *id = rename(*id);
         }
         // There are two programs, and nothing depends on which is which.
-        let current = g.current;
-        let renamed = |program: ProgramId| ProgramId(u32::from(program != current));
+        let first = if g.current == ProgramId::ATTACHED { g.own } else { Some(g.current) };
+        let renamed = |program: ProgramId| match program {
+            ProgramId::ATTACHED => program,
+            program => ProgramId(u32::from(Some(program) != first)),
+        };
+        g.own = g.own.map(renamed);
         g.current = renamed(g.current);
         g.proven = g.proven.map(renamed);
         g.pending = g.pending.map(|program| program.map(renamed));
@@ -247,7 +279,7 @@ impl World {
 
 /// The other one of two programs.
 const fn other_than(program: ProgramId) -> ProgramId {
-    ProgramId(1 - program.0)
+    ProgramId(1_u32.saturating_sub(program.0))
 }
 
 /// Everything that can come of these within so many steps; how many states there are.
@@ -296,6 +328,19 @@ fn every_state_answers_every_event_soundly_with_start_first() {
 fn every_state_answers_every_event_soundly_with_stop_first() {
     let states = explore_all(TakeoverOrder::StopFirst, WithStandby::No);
     assert!(states > 1000, "only {states} states were reached");
+}
+
+#[test]
+fn every_state_answers_every_event_soundly_when_workers_come_by_themselves() {
+    for order in [TakeoverOrder::StartFirst, TakeoverOrder::StopFirst] {
+        let only = World::attached(rules(order, WithStandby::No), ProgramId::ATTACHED);
+        let besides = World::attached(rules(order, WithStandby::No), ProgramId(0));
+        for world in [only, besides] {
+            // So many things may happen that only so many of them are followed.
+            let states = explore([world], 6);
+            assert!(states > 500, "only {states} states were reached");
+        }
+    }
 }
 
 #[test]

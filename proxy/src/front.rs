@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use crate::admin::keeper::Keeper;
 use crate::adoption::Recovered;
 use crate::asked::Waiting;
+use crate::attach::{Admission, Attachments, Came};
 use crate::control::server::{ControlHold, ControlSocket};
 use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
 use crate::generation::Generations;
@@ -45,7 +46,7 @@ use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
 use crate::tally::Tally;
 use crate::turning_away::TurningAway;
-use crate::workers::Workers;
+use crate::workers::{Killed, Origin, Workers};
 
 /// How many callers of the control socket may wait for the front's task.
 const ASKED_QUEUE: usize = 32;
@@ -60,6 +61,9 @@ pub(crate) struct Settings {
     pub(crate) terms: Terms,
     pub(crate) hangup: Hangup,
     pub(crate) log: Log,
+    /// Set when workers may attach themselves.
+    #[serde(default)]
+    pub(crate) attach: Option<Admission>,
 }
 
 /// What SIGHUP means.
@@ -112,6 +116,7 @@ pub(crate) struct Front {
     /// Where workers are found when this front has died.
     pub(crate) rescue: RescueDirectory,
     pub(crate) recovered: Option<Recovered>,
+    pub(crate) attach: Option<Attachments>,
     /// Children that are no workers, and who waits for their ends.
     pub(crate) awaited: BTreeMap<Pid, oneshot::Sender<Exit>>,
     pub(crate) admin: Option<Keeper>,
@@ -119,15 +124,15 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// A front that has not started anything.
+    /// A front that has not started anything; without a program it takes workers that attach themselves.
     pub(crate) fn new(
         settings: Settings,
-        program: Program,
+        program: Option<Program>,
         listeners: Listeners,
         control: ControlHold,
         binary: PathBuf,
     ) -> Self {
-        let (programs, first) = Programs::new(program);
+        let (programs, first) = program.map_or_else(Programs::none, Programs::new);
         let generations = Generations::new(settings.rules, first);
         let front = Self::with(settings, programs, generations, control, binary);
         Self { listeners: Some(Arc::new(listeners)), ..front }
@@ -160,6 +165,7 @@ impl Front {
             greeted: false,
             rescue,
             recovered: None,
+            attach: None,
             control,
             binary,
             reexec: None,
@@ -188,8 +194,12 @@ impl Front {
         reap::become_subreaper()?;
         let (asked, mut callers) = mpsc::channel(ASKED_QUEUE);
         let serving = tokio::spawn(control.serve(asked));
+        if let Some(attach) = &mut self.attach {
+            attach.begin();
+        }
         beginning(&mut self);
         self.keep_admin();
+        self.mind_waiting();
         while !self.leaving {
             let next = self.timers.values().min().copied();
             tokio::select! {
@@ -200,6 +210,7 @@ impl Front {
                 Some(asked) = callers.recv() => self.on_asked(asked),
                 outcome = checked(&mut self.reexec) => self.on_checked(outcome).await,
                 () = until(next), if next.is_some() => self.on_time(),
+                came = came(&mut self.attach) => self.on_came(came),
                 Some(word) = self.words.1.recv() => self.on_word(word),
             }
         }
@@ -239,7 +250,13 @@ impl Front {
         while let Some(action) = queue.pop_front() {
             match action {
                 Action::Spawn { generation, program } => match self.spawn(generation, program) {
-                    Ok(()) => self.on_note(&Note::Started(generation)),
+                    Ok(()) => {
+                        self.on_note(&Note::Started(generation));
+                        if program == ProgramId::ATTACHED {
+                            let next = self.next_waiting();
+                            queue.extend(self.generations.on(next));
+                        }
+                    }
                     Err(failure) => {
                         queue.extend(self.generations.on(Event::Unfit(generation, failure)));
                     }
@@ -248,7 +265,15 @@ impl Front {
                 Action::Introduce { incumbent, successor } => {
                     self.workers.introduce(incumbent, successor);
                 }
-                Action::Kill(id) => self.workers.kill(id),
+                Action::TakeBack(id) => {
+                    let actions = self.take_back(id);
+                    queue.extend(actions);
+                }
+                Action::Kill(id) => {
+                    if self.workers.kill(id) == Killed::LetGo {
+                        self.timers.insert(Timer::LastWords(id), Instant::now());
+                    }
+                }
                 Action::RestoreBacklog => self.restore_backlog(),
                 Action::TurnAway => {
                     self.turning_away = self.listeners.as_deref().map(TurningAway::from);
@@ -285,12 +310,44 @@ impl Front {
             return Err(Failure::NotStarted { reason: "the front no longer listens".into() });
         };
         self.rescue.expect(id);
-        let hello = self.hello(id, &listeners);
+        let mut hello = self.hello(id, &listeners);
+        if program == ProgramId::ATTACHED {
+            let applicant = self.attach.as_mut().and_then(Attachments::take_fresh);
+            let Some(applicant) = applicant else {
+                return Err(Failure::NotStarted {
+                    reason: "the worker that waited has left".into(),
+                });
+            };
+            // It finds a front by itself, and this directory may be nowhere for it.
+            hello.rescue = None;
+            self.rescue.expect_attached(id);
+            self.workers.introduce_attached(applicant, hello, listeners, self.words.0.clone());
+            return Ok(());
+        }
         let program = self.programs.get(program);
         let terms = &self.settings.terms;
         self.workers.start(program, terms, hello, listeners, self.words.0.clone())?;
         self.kills_seen.since(id);
         Ok(())
+    }
+
+    /// Goes on with a worker that had lost its link.
+    fn take_back(&mut self, id: GenerationId) -> Vec<Action> {
+        match self.attach.as_mut().and_then(|attach| attach.take(id)) {
+            Some((applicant, account)) => {
+                self.rescue.expect(id);
+                self.rescue.expect_attached(id);
+                self.workers.take_back(applicant, &account, self.words.0.clone());
+                if account.stops_only_by_draining {
+                    self.generations.stops_only_by_draining(id);
+                }
+            }
+            None => {
+                return self.generations.on(Event::Exited { generation: id, exit: Exit::Unknown });
+            }
+        }
+        let next = self.next_waiting();
+        self.generations.on(next)
     }
 
     fn hello(&self, generation: GenerationId, listeners: &Listeners) -> Hello {
@@ -356,12 +413,14 @@ impl Front {
         info!("stopping");
         let actions = self.generations.stop();
         self.perform(actions);
+        self.mind_waiting();
     }
 
     pub(crate) fn stop_now(&mut self) {
         info!("stopping at once");
         let actions = self.generations.stop_now();
         self.perform(actions);
+        self.mind_waiting();
     }
 
     fn on_note(&mut self, note: &Note) {
@@ -407,11 +466,14 @@ impl Front {
         }
     }
 
-    /// The process, age and program of a living generation, for status.
-    pub(crate) fn particulars(&self, id: GenerationId) -> Option<(Pid, Duration, &Program)> {
+    /// The origin, age and program of a living generation, for status.
+    pub(crate) fn particulars(&self, id: GenerationId) -> Option<(&Origin, Duration, String)> {
         let worker = self.workers.get(id)?;
-        let program = self.generations.living.get(&id)?.program;
-        Some((worker.pid, worker.started_at.elapsed(), self.programs.get(program)))
+        let program = match &worker.origin {
+            Origin::Attached(peer) => peer.program.clone(),
+            _ => self.programs.get(self.generations.living.get(&id)?.program).to_string(),
+        };
+        Some((&worker.origin, worker.started_at.elapsed(), program))
     }
 
     /// How long a deadline of the policy's is still away.
@@ -425,6 +487,14 @@ impl Front {
 async fn checked(reexec: &mut Option<Reexec>) -> Outcome {
     match reexec {
         Some(reexec) => reexec.checked().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who comes to the attach socket, if there is one.
+async fn came(attach: &mut Option<Attachments>) -> Came {
+    match attach {
+        Some(attach) => attach.came().await,
         None => std::future::pending().await,
     }
 }

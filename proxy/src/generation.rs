@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Events come in, actions go out; `front.rs` performs them. The same machine goes on in
-//! `takeover.rs` (an incumbent and a successor), `standby.rs` (who waits), `pause.rs` and `hold.rs` (nobody accepts),
+//! `takeover.rs` (an incumbent and a successor), `attaching.rs` (who comes by itself), `standby.rs` (who waits), `pause.rs` and `hold.rs` (nobody accepts),
 //! `failing.rs` (what goes wrong), `crash_loop.rs` (again and again), `leaving.rs` (the front stops) and `steps.rs`
 //! (what each of them is made of).
 //!
@@ -22,7 +22,8 @@
 //! - At most two are admitted or draining; a standby is neither, and is told nothing.
 //! - Nothing is said to the incumbent of a `start-first` takeover before its successor accepts.
 //! - Every wait on a process has its deadline set; a front with nothing to wait for has none.
-//! - Unless the front is stopping, somebody serves, or is on the way to, or a pause is running.
+//! - Unless the front is stopping, somebody serves, or is on the way to, or a pause is running, or only a worker that
+//!   attaches itself can.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -31,8 +32,8 @@ use handoff::message::{Drain, GenerationId, LONGEST_EXTENSION};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Action, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit, Failure, Note,
-    Order, ProgramId, Rules, TakeoverDenied, TakeoverNumber,
+    Action, Attaching, DRAIN_GRACE, Deadline, DrainDenied, During, EXIT_TIMEOUT, Event, Exit,
+    Failure, Note, Order, ProgramId, Rules, TakeoverDenied, TakeoverNumber,
 };
 use crate::hold::Hold;
 use crate::standby::Standby;
@@ -140,6 +141,11 @@ pub(crate) struct Generations {
     pub(crate) next: GenerationId,
     /// The program of the last committed generation.
     pub(crate) current: ProgramId,
+    /// The last one of those that the front can start itself; `None` in a state from before there were others.
+    #[serde(default)]
+    pub(crate) own: Option<ProgramId>,
+    #[serde(default)]
+    pub(crate) attaching: Attaching,
     pub(crate) course: Course,
     /// The takeover that begins when it can; `None` inside means the current program.
     pub(crate) pending: Option<Option<ProgramId>>,
@@ -162,12 +168,14 @@ pub(crate) struct Generations {
 
 impl Generations {
     /// A front that has not started anything.
-    pub(crate) const fn new(rules: Rules, program: ProgramId) -> Self {
+    pub(crate) fn new(rules: Rules, program: ProgramId) -> Self {
         Self {
             rules,
             living: BTreeMap::new(),
             next: GenerationId::new(1),
             current: program,
+            own: (program != ProgramId::ATTACHED).then_some(program),
+            attaching: Attaching::Nobody,
             course: Course::Pausing,
             pending: None,
             lease: None,
@@ -208,6 +216,9 @@ impl Generations {
             (Some(pending), program) => program.or(pending),
             (None, program) => program,
         };
+        if wanted.is_none() && self.startable().is_none() {
+            return Err(TakeoverDenied::OnlyAttached);
+        }
         self.pending = Some(wanted);
         let mut actions = Vec::new();
         self.begin_pending(&mut actions);
@@ -228,6 +239,8 @@ impl Generations {
         let Self {
             living,
             current,
+            own,
+            attaching: _,
             course,
             pending,
             rules: _,
@@ -251,7 +264,8 @@ impl Generations {
             | Course::Leaving => None,
         };
         let living = living.values().map(|generation| generation.program);
-        living.chain([*current]).chain(*proven).chain(on_its_way).chain(pending.flatten()).collect()
+        let lasting = living.chain([*current, ProgramId::ATTACHED]).chain(*own).chain(*proven);
+        lasting.chain(on_its_way).chain(pending.flatten()).collect()
     }
 
     /// The generation whose drain the next takeover waits for.
@@ -293,6 +307,7 @@ impl Generations {
             Event::Unfit(id, failure) => self.on_unfit(id, failure, a),
             Event::LinkEnded(id) => self.on_link_ended(id, a),
             Event::Exited { generation, exit } => self.on_exited(generation, exit, a),
+            Event::Attaching(attaching) => self.attaching = attaching,
             Event::Passed(Deadline::Ready(id)) => self.on_not_ready(id, a),
             Event::Passed(Deadline::Accepting(id)) => {
                 self.fail(id, State::Admitting, Failure::NotAccepting, a);
@@ -322,6 +337,7 @@ impl Generations {
     /// What is looked at after everything that happens.
     pub(crate) fn mind(&mut self, actions: &mut Vec<Action>) {
         self.mind_pause(actions);
+        self.mind_attaching(actions);
         self.mind_standby(actions);
         self.mind_hold(actions);
     }

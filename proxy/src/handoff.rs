@@ -50,9 +50,9 @@ pub(crate) type Parcel = (ToWorker, Option<OwnedFd>);
 /// The front's side of the conversation.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    orders: mpsc::Sender<Parcel>,
-    recall: oneshot::Sender<()>,
-    task: JoinHandle<Option<Recalled>>,
+    pub(crate) orders: mpsc::Sender<Parcel>,
+    pub(crate) recall: oneshot::Sender<()>,
+    pub(crate) task: JoinHandle<Option<Recalled>>,
 }
 
 /// A conversation that another image of the front goes on with.
@@ -76,15 +76,11 @@ impl Conversation {
         let (recall, recalled) = oneshot::channel();
         let task = tokio::spawn(async move {
             let id = hello.generation;
-            let introduced = introduce(&link, hello, &listeners).await;
-            drop(listeners);
-            // One that is gone already is found so by the first receive.
-            if let Err(error @ (LinkError::TooLarge { .. } | LinkError::Malformed { .. })) =
-                introduced
-            {
-                let _ = words.send(Word::Broke(id, chain(&error))).await;
+            if let Some(broke) = introduce(&link, hello, &listeners).await {
+                let _ = words.send(Word::Broke(id, broke)).await;
                 return None;
             }
+            drop(listeners);
             let queue = Queue { unsent: VecDeque::new(), orders: queue };
             converse(link, id, queue, words, recalled).await
         });
@@ -135,14 +131,14 @@ impl Conversation {
 }
 
 /// What a worker is still to be told: what an earlier image of the front had not said, then what comes.
-struct Queue {
-    unsent: VecDeque<Parcel>,
-    orders: mpsc::Receiver<Parcel>,
+pub(crate) struct Queue {
+    pub(crate) unsent: VecDeque<Parcel>,
+    pub(crate) orders: mpsc::Receiver<Parcel>,
 }
 
 impl Queue {
     /// The next parcel; `None` when nothing more will come. Cancel safe.
-    async fn next(&mut self) -> Option<Parcel> {
+    pub(crate) async fn next(&mut self) -> Option<Parcel> {
         match self.unsent.pop_front() {
             Some(parcel) => Some(parcel),
             None => self.orders.recv().await,
@@ -150,7 +146,7 @@ impl Queue {
     }
 
     /// Everything that is left.
-    fn into_unsent(mut self) -> VecDeque<Parcel> {
+    pub(crate) fn into_unsent(mut self) -> VecDeque<Parcel> {
         while let Ok(parcel) = self.orders.try_recv() {
             self.unsent.push_back(parcel);
         }
@@ -158,15 +154,21 @@ impl Queue {
     }
 }
 
-/// The first packet of a link: there is always room for it.
-async fn introduce(link: &Link, hello: Hello, listeners: &Listeners) -> Result<(), LinkError> {
+/// The front's first packet of a link: there is always room for it. The answer is why it cannot be said.
+pub(crate) async fn introduce(link: &Link, hello: Hello, listeners: &Listeners) -> Option<String> {
     let descriptors: Vec<_> = listeners.sockets.iter().map(|s| s.as_fd()).collect();
     let outcome = link.send(&ToWorker::Hello(hello), &descriptors).await;
     fault::reach(Point::HelloSent);
-    outcome
+    match outcome {
+        Err(error @ (LinkError::TooLarge { .. } | LinkError::Malformed { .. })) => {
+            Some(chain(&error))
+        }
+        // One that is gone already is found so by the first receive.
+        Ok(()) | Err(_) => None,
+    }
 }
 
-async fn converse(
+pub(crate) async fn converse(
     link: Link,
     id: GenerationId,
     mut queue: Queue,

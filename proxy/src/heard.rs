@@ -18,6 +18,7 @@ use crate::handoff::Word;
 use crate::memory;
 use crate::reap;
 use crate::spawn;
+use crate::workers::Origin;
 
 /// How long a dead worker's link is still listened to, for what it said last.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -49,6 +50,11 @@ impl Front {
             ToFront::Ready(ready) => {
                 worker.greeting = claims::greeting(&ready);
                 worker.hears_of_orphans = ready.hears_of_orphans;
+                if let Origin::Attached(peer) = &mut worker.origin
+                    && !ready.program.is_empty()
+                {
+                    peer.program = claims::name(&ready.program);
+                }
                 if ready.stops_only_by_draining {
                     self.generations.stops_only_by_draining(id);
                 }
@@ -71,7 +77,7 @@ impl Front {
             ToFront::WantsTakeover { reason } => return self.on_wanted(id, reason),
             ToFront::Lost(connections) => return self.story.lost(id, connections),
             ToFront::Report(report) => return self.workers.reported(id, claims::report(report)),
-            ToFront::Rescued(_) => {
+            ToFront::Rescued(_) | ToFront::Attach(_) => {
                 let reason = "it was not asked what it is".to_owned();
                 Event::Unfit(id, Failure::BrokeProtocol { reason })
             }
@@ -85,7 +91,12 @@ impl Front {
         let incumbent = self.generations.serving().filter(|other| takes_over && *other != id)?;
         let incumbent = self.workers.get(incumbent)?;
         let held = incumbent.report.connections.total();
-        let needed = claims::needs_more_than(free, held, incumbent.pid)?;
+        // Of one in another container there is nobody to ask but itself; more than this front may have it has not.
+        let held = match incumbent.origin.pid() {
+            Some(_) => held,
+            None => held.min(self.settings.terms.limits.current),
+        };
+        let needed = claims::needs_more_than(free, held, incumbent.origin.pid())?;
         Some(Failure::TooFewDescriptors { free, needed })
     }
 

@@ -159,6 +159,14 @@ fn told(note: &Note, farewell: Option<&Farewell>) -> Option<Told> {
         Note::Crashed { generation, exit } => {
             ("crashed", Some(*generation), format!("{generation} {exit} while it served"))
         }
+        Note::AwaitsWorker => {
+            ("awaits-worker", None, "nobody serves until a worker attaches itself".to_owned())
+        }
+        Note::StartsOwn => {
+            let sentence = "the attached worker is gone: the front starts its own program";
+            ("starts-own", None, sentence.to_owned())
+        }
+        Note::Returned(id) => ("returned", Some(*id), format!("{id} is here again")),
         Note::Pausing(pause) => {
             ("start-waits", None, format!("the next start waits for {}", seconds(*pause)))
         }

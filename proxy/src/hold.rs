@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Action, Deadline, Note, TakeoverOrder};
+use crate::event::{Action, Deadline, Note, ProgramId, TakeoverOrder};
 use crate::generation::{Course, Generations};
 
 /// What becomes of clients that connect.
@@ -30,7 +30,7 @@ pub(crate) enum Hold {
 impl Generations {
     /// Whether newcomers wait because one program has to be gone before the next one starts.
     pub(crate) fn holds(&self) -> bool {
-        self.rules.order == TakeoverOrder::StopFirst
+        (self.rules.order == TakeoverOrder::StopFirst || self.current == ProgramId::ATTACHED)
             && !matches!(self.course, Course::Leaving | Course::Paused(_))
             && !self.living.values().any(|generation| generation.state.may_accept())
     }

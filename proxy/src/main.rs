@@ -5,6 +5,8 @@ mod admin;
 mod adoption;
 mod age;
 mod asked;
+mod attach;
+mod attaching;
 mod claims;
 mod cli;
 mod colour;

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,14 @@ fn check(path: &Path) -> io::Result<()> {
 /// How many programs are known before those are forgotten that nobody runs or could be started again.
 const MOST_IDLE: usize = 16;
 
+/// It has a name only for the log.
+static WHATEVER_ATTACHES: LazyLock<Program> = LazyLock::new(|| Program {
+    adapter: Vec::new(),
+    path: "whatever attaches".into(),
+    arguments: Vec::new(),
+    environment: Vec::new(),
+});
+
 /// Every program this front was told to run, and may still run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Programs {
@@ -126,8 +135,16 @@ impl Programs {
         (Self { known: BTreeMap::from([(ProgramId(0), first)]), next: 1 }, ProgramId(0))
     }
 
+    /// Of a front that starts none itself.
+    pub(crate) const fn none() -> (Self, ProgramId) {
+        (Self { known: BTreeMap::new(), next: 0 }, ProgramId::ATTACHED)
+    }
+
     /// The program behind an id.
     pub(crate) fn get(&self, id: ProgramId) -> &Program {
+        if id == ProgramId::ATTACHED {
+            return &WHATEVER_ATTACHES;
+        }
         self.known.get(&id).expect("only what no policy names is forgotten")
     }
 
@@ -212,6 +229,7 @@ pub(crate) fn parse_environment(text: &str) -> Result<Vec<(String, String)>, Not
 pub(crate) fn is_for_the_front_alone(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     name.starts_with("HOLDFAST_RESUME")
+        || name.starts_with("HOLDFAST_ATTACH")
         || name == "NOTIFY_SOCKET"
         || name == "FDSTORE"
         || name == crate::admin::flags::TOKEN_VARIABLE

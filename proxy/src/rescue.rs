@@ -25,7 +25,7 @@ use ::handoff::link::{Link, LinkError};
 use ::handoff::message::{GenerationId, PROTOCOL, ToFront, ToWorker};
 use ::handoff::rescue::{self, Rescue, Rescued};
 use ::handoff::socket::ListeningSocket;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Pid, Uid};
 use rustix::fs::OFlags;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -34,12 +34,15 @@ use crate::adoption::Adopted;
 use crate::age::ago;
 use crate::event::EXIT_TIMEOUT;
 use crate::rights::Rights;
+use crate::workers::Origin;
 
 /// How long a worker may take to say what it is. It serves meanwhile, so that patience costs nobody anything.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the file ends that says that a generation was started.
 const TRACE: &str = ".started";
+/// How the file ends that says that a generation attached itself, and may call the next front.
+const ATTACHED: &str = ".attached";
 
 /// Why the workers of an earlier front could not be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +74,10 @@ pub(crate) struct RescueDirectory {
 /// A worker that outlived its front.
 #[derive(Debug)]
 pub(crate) struct Survivor {
-    pub(crate) process: Adopted,
+    pub(crate) origin: Origin,
     pub(crate) link: OwnedFd,
     pub(crate) account: Rescued,
-    sockets: Vec<ListeningSocket>,
+    pub(crate) sockets: Vec<ListeningSocket>,
 }
 
 /// All that was found.
@@ -154,6 +157,31 @@ impl RescueDirectory {
         }
     }
 
+    /// A worker has attached itself: a front that comes after this one has to wait for it.
+    pub(crate) fn expect_attached(&self, generation: GenerationId) {
+        let make = File::options().write(true).create_new(true).open(self.attached(generation));
+        if let Err(error) = make {
+            warn!(%generation, %error, "a front that comes after this one may not wait for a worker");
+        }
+    }
+
+    fn attached(&self, generation: GenerationId) -> PathBuf {
+        self.path.join(format!("{generation}{ATTACHED}"))
+    }
+
+    /// The generations that had attached themselves to an earlier front; what says so is removed.
+    pub(crate) fn take_attached(&self) -> Vec<GenerationId> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let attached: Vec<GenerationId> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(ATTACHED)?.parse().ok())
+            .collect();
+        for generation in &attached {
+            // What stays behind costs the next front a moment.
+            let _ = fs::remove_file(self.attached(*generation));
+        }
+        attached
+    }
+
     fn trace(&self, generation: GenerationId) -> PathBuf {
         self.path.join(format!("{generation}{TRACE}"))
     }
@@ -178,6 +206,8 @@ impl RescueDirectory {
     pub(crate) fn forget(&self, generation: GenerationId) {
         // Usually it is gone already.
         let _ = fs::remove_file(rescue::socket_path(&self.path, generation));
+        // Most had none.
+        let _ = fs::remove_file(self.attached(generation));
     }
 
     /// Everybody who serves without a front. The files of those who are gone are removed.
@@ -250,7 +280,8 @@ impl Caller {
                         let link = link
                             .into_descriptor()
                             .map_err(|source| RescueFailed::Ask { generation, source })?;
-                        return Ok(Some(Survivor { process, link, account, sockets }));
+                        let origin = Origin::Adopted(process);
+                        return Ok(Some(Survivor { origin, link, account, sockets }));
                     }
                     Ok(_) => format!("it is {}", account.generation),
                     Err(reason) => reason,
@@ -273,13 +304,13 @@ impl Caller {
     }
 }
 
-enum Answer {
+pub(crate) enum Answer {
     Is(Rescued, Vec<OwnedFd>),
     Refuses(String),
     Ends,
 }
 
-async fn answer(link: &Link) -> Result<Answer, LinkError> {
+pub(crate) async fn answer(link: &Link) -> Result<Answer, LinkError> {
     // One that is gone is met by the receive.
     let _ = link.send(&ToWorker::Rescue(Rescue { protocol: PROTOCOL }), &[]).await;
     fault::reach(Point::RescueSent);
@@ -305,7 +336,10 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// The sockets that came with an account.
-fn sockets(account: &Rescued, descriptors: Vec<OwnedFd>) -> Result<Vec<ListeningSocket>, String> {
+pub(crate) fn sockets(
+    account: &Rescued,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Vec<ListeningSocket>, String> {
     if account.sockets.len() != descriptors.len() {
         let (named, came) = (account.sockets.len(), descriptors.len());
         return Err(format!("it named {named} sockets, and {came} came"));
@@ -357,10 +391,10 @@ impl Survivors {
 
     /// Says who was found.
     pub(crate) fn tell(&self) {
-        for Survivor { process, account, .. } in &self.workers {
+        for Survivor { origin, account, .. } in &self.workers {
             info!(
                 generation = %account.generation,
-                pid = process.pid().as_raw(),
+                pid = origin.pid().map(Pid::as_raw),
                 standing = account.standing.word(),
                 lease = account.lease,
                 "found a worker of an earlier front"

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use handoff::message::GenerationId;
 
-use crate::event::{Action, CRASH_LOOP, Deadline, Event, Note, Order, TakeoverOrder, WithStandby};
+use crate::event::{
+    Action, CRASH_LOOP, Deadline, Event, Note, Order, ProgramId, TakeoverOrder, WithStandby,
+};
 use crate::explored::{Stimulus, World};
 use crate::generation::{Course, Generation, State};
 use crate::hold::Hold;
@@ -16,6 +18,8 @@ use crate::takeover::Step;
 impl World {
     pub(crate) fn assert_sound(&self) {
         let g = &self.generations;
+        // What comes by itself is started only when it is there.
+        assert!(g.startable() != Some(ProgramId::ATTACHED));
         let admitted = g.living.values().filter(|g| g.state.is_admitted_or_draining()).count();
         assert!(admitted <= 2, "more than two admitted or draining");
         if let Some(holder) = g.lease {
@@ -90,6 +94,8 @@ impl World {
             wanted.insert(Deadline::Standby);
         }
         match &g.course {
+            // Nothing tells when a worker comes by itself.
+            Course::Pausing if g.awaits_worker() => {}
             Course::Pausing => {
                 wanted.insert(Deadline::Respawn);
             }
@@ -214,6 +220,13 @@ impl World {
         for action in actions {
             match action {
                 Action::Note(Note::Committed { .. }) => current = g.current,
+                Action::Note(Note::StartsOwn) => {
+                    assert_eq!(current, ProgramId::ATTACHED);
+                    current = g.own.expect("it is the front's own");
+                }
+                Action::Note(Note::Returned(id)) if g.course == Course::Launching(*id) => {
+                    current = ProgramId::ATTACHED;
+                }
                 Action::Note(Note::WentBack { from, to }) => {
                     assert_eq!((*from, Some(*to)), (current, was.proven));
                     assert_ne!(from, to, "back to itself");
@@ -239,6 +252,7 @@ fn about(event: &Event) -> Option<GenerationId> {
         | Event::Unfit(id, _)
         | Event::LinkEnded(id)
         | Event::Exited { generation: id, .. } => Some(*id),
+        Event::Attaching(_) => None,
         Event::Passed(Deadline::Ready(id) | Deadline::Exited(id) | Deadline::Proven(id)) => {
             Some(*id)
         }

@@ -20,7 +20,7 @@ use handoff::message::GenerationId;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Action, Deadline, Failure, Granted, Note, SHORT_LIFE, WithStandby, respawn_pause,
+    Action, Deadline, Failure, Granted, Note, ProgramId, SHORT_LIFE, WithStandby, respawn_pause,
 };
 use crate::generation::{Course, Generations, State};
 
@@ -55,7 +55,9 @@ impl Generations {
         if !may_stay {
             return self.end_standby(actions);
         }
-        let is_wanted = self.rules.standby == WithStandby::Yes && self.course == Course::Steady;
+        let is_wanted = self.rules.standby == WithStandby::Yes
+            && self.course == Course::Steady
+            && self.current != ProgramId::ATTACHED;
         let is_alone = self.living.len() == 1 && self.is_served();
         if is_wanted && is_alone && self.standby == Standby::None {
             let pause = respawn_pause(self.standby_failures.max(self.short_lives));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use handoff::message::millis;
 
 use crate::control::protocol::{
-    FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover, Paused, Phases,
-    RecoveredStatus, Respawn, Status, TakeoverStatus,
+    AttachStatus, FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover,
+    OriginStatus, Paused, Phases, RecoveredStatus, Respawn, Status, TakeoverStatus,
 };
 use crate::event::Deadline;
 use crate::front::Front;
@@ -14,6 +14,7 @@ use crate::generation::Course;
 use crate::outlet::{LOG, Outlet};
 use crate::resident;
 use crate::turning_away::TurningAway;
+use crate::workers::Origin;
 
 /// The version of the status document.
 const SCHEMA: u32 = 1;
@@ -77,6 +78,7 @@ impl Front {
             left_program: self.story.left_program(),
             events: self.story.history.events(),
             recent_takeovers: self.story.recent_takeovers(),
+            attach: self.attach_status(),
         }
     }
 
@@ -103,23 +105,34 @@ impl Front {
             .living
             .iter()
             .filter_map(|(id, generation)| {
-                let (pid, age, program) = self.particulars(*id)?;
+                let (origin, age, program) = self.particulars(*id)?;
+                let pid = origin.pid().map_or(0, |pid| pid.as_raw().unsigned_abs());
                 Some(GenerationStatus {
                     generation: *id,
                     state: generation.state.word().to_owned(),
-                    pid: pid.as_raw().unsigned_abs(),
+                    pid,
+                    origin: Some(told(origin)),
                     age_ms: millis(age),
-                    program: program.to_string(),
+                    program,
                     lease: self.generations.lease == Some(*id),
                     failing: generation.failing.clone(),
                     connections: None,
                     in_flight: None,
                     oldest: None,
-                    resident_bytes: resident::of_family(pid.as_raw().unsigned_abs()),
+                    resident_bytes: origin.pid().and_then(|_| resident::of_family(pid)),
                     drains_within_ms: self.remaining(Deadline::Drained(*id)).map(millis),
                 })
             })
             .collect()
+    }
+
+    fn attach_status(&self) -> Option<AttachStatus> {
+        let attach = self.attach.as_ref()?;
+        Some(AttachStatus {
+            path: attach.admission().path.display().to_string(),
+            awaits_worker: self.generations.awaits_worker(),
+            waiting: attach.waiting().map(|peer| peer.program.clone()).collect(),
+        })
     }
 
     fn paused(&self) -> Option<Paused> {
@@ -144,6 +157,14 @@ impl Front {
                 None => NextTakeover::Now,
             },
         }
+    }
+}
+
+fn told(origin: &Origin) -> OriginStatus {
+    match origin {
+        Origin::Child(_) => OriginStatus::Started,
+        Origin::Adopted(_) => OriginStatus::Adopted,
+        Origin::Attached(peer) => OriginStatus::Attached { user: peer.user },
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use handoff::message::{Drain, GenerationId, Newcomers};
 
+use crate::attaching::Startable;
 use crate::event::{
-    Action, DRAIN_GRACE, Deadline, During, EXIT_TIMEOUT, Note, Order, ProgramId, SHORT_LIFE,
-    STEP_TIMEOUT, respawn_pause,
+    Action, Attaching, DRAIN_GRACE, Deadline, During, EXIT_TIMEOUT, Note, Order, ProgramId,
+    SHORT_LIFE, STEP_TIMEOUT, respawn_pause,
 };
 use crate::generation::{Course, Generation, Generations, State, Stops};
 use crate::standby::Called;
@@ -55,12 +56,20 @@ impl Generations {
             stops: Stops::default(),
         };
         self.living.insert(id, generation);
+        if program == ProgramId::ATTACHED {
+            // It is who waited; whoever is next is said to be.
+            self.attaching = Attaching::Nobody;
+        }
         actions.push(Action::Spawn { generation: id, program });
         actions.push(Action::SetDeadline(Deadline::Ready(id), self.rules.ready_timeout));
         id
     }
 
     pub(crate) fn launch_current(&mut self, actions: &mut Vec<Action>) {
+        if self.replace_attached(actions) == Startable::Nothing {
+            self.course = Course::Pausing;
+            return;
+        }
         let id = self.launch(self.current, actions);
         self.course = Course::Launching(id);
     }
@@ -77,8 +86,12 @@ impl Generations {
         if self.call_standby(actions) == Called::Somebody {
             return;
         }
+        if self.replace_attached(actions) == Startable::Nothing {
+            return;
+        }
         let pause = respawn_pause(self.short_lives);
-        if pause.is_zero() {
+        // Who comes by itself has waited already.
+        if pause.is_zero() || self.current == ProgramId::ATTACHED {
             return self.launch_current(actions);
         }
         actions.push(Action::Note(Note::Pausing(pause)));

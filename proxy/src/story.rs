@@ -239,6 +239,13 @@ impl Story {
                 self.crashes += 1;
                 self.remember(Some(*generation), format!("{exit} while it served"));
             }
+            Note::AwaitsWorker => warn!("nobody serves; the front waits for a worker to attach"),
+            Note::StartsOwn => {
+                warn!("the attached worker is gone; the front starts its own program");
+            }
+            Note::Returned(id) => {
+                info!(generation = %id, "a worker that had lost its link is here");
+            }
             Note::Pausing(pause) => {
                 warn!(pause_ms = millis(*pause), "the next start waits");
             }

@@ -16,6 +16,7 @@
 use handoff::message::GenerationId;
 use serde::{Deserialize, Serialize};
 
+use crate::attaching::Startable;
 use crate::event::{
     Action, Deadline, During, Failure, Note, ProgramId, TakeoverNumber, TakeoverOrder,
 };
@@ -83,6 +84,7 @@ impl Generations {
             return;
         }
         let Some(wanted) = self.pending.take() else { return };
+        let Some(program) = wanted.or_else(|| self.startable()) else { return };
         actions.push(Action::ClearDeadline(Deadline::Respawn));
         // Whoever asks for a takeover wants what is fresh, and a standby was started before that.
         self.end_standby(actions);
@@ -90,7 +92,7 @@ impl Generations {
         let incumbent = self.serving();
         let mut takeover = Takeover {
             number: self.takeovers,
-            program: wanted.unwrap_or(self.current),
+            program,
             incumbent,
             successor: None,
             step: Step::Emptying,
@@ -107,7 +109,7 @@ impl Generations {
     }
 
     /// Whether one more admitted generation would be a third one.
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.living.values().filter(|g| g.state.is_admitted_or_draining()).count() >= 2
     }
 
@@ -227,6 +229,7 @@ impl Generations {
         let Some(successor) = takeover.successor else { return };
         actions.push(Action::ClearDeadline(Deadline::Soaked));
         self.current = takeover.program;
+        self.own = self.startable();
         self.short_lives = 0;
         self.standby_failures = 0;
         actions.push(Action::Note(Note::Committed { takeover: takeover.number, successor }));
@@ -282,6 +285,11 @@ impl Generations {
     /// Starts the program again that served before (`stop-first`).
     fn restore(&mut self, mut takeover: Takeover, actions: &mut Vec<Action>) {
         let Step::Clearing(failure) = takeover.step else { return };
+        if self.replace_attached(actions) == Startable::Nothing {
+            self.end_rolled_back(takeover.number, None, failure, actions);
+            self.course = Course::Pausing;
+            return;
+        }
         takeover.successor = Some(self.launch(self.current, actions));
         takeover.step = Step::Restoring(failure);
         self.course = Course::Takeover(takeover);

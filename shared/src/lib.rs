@@ -30,6 +30,7 @@
 //! `examples/movable_hyper.rs` and `examples/movable_axum.rs`, by way of [`migrate`].
 
 mod acceptor;
+pub mod attach;
 mod chain;
 pub mod fault;
 pub mod fd_passing;
@@ -46,6 +47,7 @@ mod stance;
 pub mod worker;
 
 pub use acceptor::{Acceptor, Peer, Stream};
+pub use attach::Attach;
 pub use chain::chain;
 pub use message::{
     Connections, Drain, Drained, GenerationId, Newcomers, OrphanEnded, Ready, Report,

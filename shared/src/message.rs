@@ -134,6 +134,16 @@ pub enum ToWorker {
     /// The first message of a front that comes after one that died, over the worker's rescue socket; answered by
     /// [`ToFront::Rescued`].
     Rescue(Rescue),
+    /// To a worker that attached itself: its turn has not come, and [`Self::Hello`] will say when it has.
+    Waiting {
+        /// How many come before it.
+        ahead: u32,
+    },
+    /// To a worker that attached itself, which the front cannot end: it is not wanted, for this reason, and exits.
+    Dismiss {
+        /// One sentence for the operator.
+        reason: String,
+    },
 }
 
 /// What a worker says to the front.
@@ -175,6 +185,8 @@ pub enum ToFront {
     Drained(Drained),
     /// The answer to [`ToWorker::Report`].
     Report(Report),
+    /// The first word of a worker that no front has started, over the front's attach socket.
+    Attach(Application),
     /// The answer to [`ToWorker::Rescue`], with the listening sockets attached in the order of [`Rescued::sockets`].
     Rescued(Rescued),
 }
@@ -198,6 +210,36 @@ pub struct Hello {
     /// The directory for the worker's [rescue socket](crate::rescue), by which it is found when its front has died.
     #[serde(default)]
     pub rescue: Option<String>,
+}
+
+/// What a worker that attaches itself says of itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// The version of the link's protocol that it speaks.
+    pub protocol: u32,
+    /// The program, for the operator, until it says more in [`Ready`].
+    pub program: String,
+    /// What proves that it may attach itself where its user cannot be told.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Set by one that was introduced to this front, or to one before it, and has lost its link: what it is. Its
+    /// sockets are not attached.
+    #[serde(default)]
+    pub returned: Option<Rescued>,
+    /// The inode numbers of the sockets that such a one accepts from.
+    #[serde(default)]
+    pub sockets: Vec<u64>,
+}
+
+/// The token is a secret.
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application")
+            .field("protocol", &self.protocol)
+            .field("program", &self.program)
+            .field("returned", &self.returned)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One listening socket: where it listens, and which one of its address's group it is.
@@ -373,6 +415,8 @@ mod tests {
             ToWorker::Reaped { generation: GenerationId::new(7) },
             ToWorker::OrphanEnded(OrphanEnded { pid: 42, code: None, signal: Some(9) }),
             ToWorker::Rescue(Rescue { protocol: PROTOCOL }),
+            ToWorker::Waiting { ahead: 2 },
+            ToWorker::Dismiss { reason: "too late".into() },
         ];
         for message in to_worker {
             let bytes = serde_json::to_vec(&message).unwrap();
@@ -394,6 +438,13 @@ mod tests {
             ToFront::Stopped,
             ToFront::Drained(Drained::default()),
             ToFront::Report(Report::default()),
+            ToFront::Attach(Application {
+                protocol: PROTOCOL,
+                program: "p 2".into(),
+                token: Some("secret".into()),
+                returned: None,
+                sockets: vec![7],
+            }),
             ToFront::Rescued(Rescued {
                 generation: GenerationId::new(7),
                 age_ms: 1,

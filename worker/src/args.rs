@@ -22,7 +22,7 @@ use crate::check::Check;
 /// does not exist.
 ///
 /// Exit codes: 0 after a drain, 1 when it could not run, 64 for a command line it does not
-/// understand, 78 for a configuration it cannot use.
+/// understand, 75 when the front that it attached to turned it away or is not there, 78 for a configuration it cannot use.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-worker", version)]
 pub(crate) struct Args {
@@ -37,6 +37,13 @@ pub(crate) struct Args {
     /// front. Default: port 18789 on 127.0.0.1 and ::1.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<Address>,
+    /// Become a worker of the front that listens at this path (`holdfast run --attach PATH`), from another container for
+    /// example: it takes over from the one that serves. Default: the front that has started it, or none.
+    #[arg(long, value_name = "PATH", env = "HOLDFAST_ATTACH")]
+    pub(crate) attach: Option<PathBuf>,
+    /// The file with the token that such a front may ask for.
+    #[arg(long, value_name = "PATH", env = "HOLDFAST_ATTACH_TOKEN_FILE")]
+    pub(crate) attach_token_file: Option<PathBuf>,
     /// Where the worker keeps what it remembers. Default: ~/.holdfast.
     #[arg(long, env = "HOLDFAST_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,

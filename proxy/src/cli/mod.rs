@@ -5,6 +5,7 @@
 
 mod adapter;
 mod admin;
+mod attach;
 mod check;
 mod completions;
 mod drain;

@@ -11,6 +11,7 @@ use handoff::limits;
 use handoff::socket::Address;
 use tracing::info;
 
+use super::attach::AttachFlags;
 use super::check::{Asked, Times, Worker};
 use super::{Control, Failed, adapter, admin, configuration, duration};
 use crate::adapter::flags::{Flags, Kind, ReadyBy};
@@ -121,15 +122,17 @@ pub(super) struct Run {
     no_new_privs: bool,
     #[command(flatten)]
     admin: AdminFlags,
+    #[command(flatten)]
+    attach: AttachFlags,
     #[arg(skip)]
     inherited: Inherited,
-    /// The worker's program and its arguments [default: the bundled holdfast-worker]
+    /// The worker's program and its arguments [default: the bundled holdfast-worker; none with --attach]
     #[arg(last = true, value_name = "PROGRAM ARGS")]
     program: Vec<OsString>,
 }
 
 /// A file mode in octal.
-fn mode(word: &str) -> Result<u32, String> {
+pub(super) fn mode(word: &str) -> Result<u32, String> {
     u32::from_str_radix(word, 8)
         .ok()
         .filter(|mode| *mode <= 0o777)
@@ -164,6 +167,10 @@ impl Run {
         let rescue = RescueDirectory::beside(&path, &terms.rights);
         rescue.prepare().map_err(configuration)?;
         let mut survivors = rescue.search().await.map_err(configuration)?;
+        let mut attachments = self.attach.open().map_err(configuration)?;
+        if let Some(attachments) = &mut attachments {
+            survivors.workers.extend(attachments.gather(rescue.take_attached()).await);
+        }
         survivors.tell();
         let (sockets, astray) = survivors.take_sockets();
         let mut kept = Kept::new(sockets);
@@ -171,7 +178,7 @@ impl Run {
         let listeners = self.listen(&mut kept, &mut names)?;
         // The adapter is told the names of its sockets, which are known now.
         let program = self.program()?;
-        let settings = self.settings(terms);
+        let settings = self.settings(terms)?;
         let keeper = Keeper::open(&self.admin).await.map_err(admin::refused)?;
         let control = lock.open().map_err(configuration)?;
         let own =
@@ -181,6 +188,7 @@ impl Run {
         info!(version = crate::VERSION, pid = std::process::id(), "front");
         let mut front = Front::new(settings, program, listeners, hold, binary);
         front.admin = keeper;
+        front.attach = attachments;
         front.settle_with_manager(self.inherited, &names);
         front
             .run(control, |front| front.recover(survivors, astray, kept.settle()))
@@ -228,7 +236,18 @@ impl Run {
             return Err(Failed::Usage { meant: meant.to_owned() });
         }
         admin::check(&self.admin)?;
+        self.attach.check()?;
+        if self.starts_nothing() && self.standby {
+            let meant = "--standby keeps a second worker of the front's own program, and with --attach alone it has \
+                         none: name one after --";
+            return Err(Failed::Usage { meant: meant.to_owned() });
+        }
         adapter::check(self.kind(), &self.flags)
+    }
+
+    /// Whether every worker attaches itself.
+    fn starts_nothing(&self) -> bool {
+        self.attach.is_wanted() && self.program.is_empty() && self.kind().is_none()
     }
 
     /// Opens the listening sockets, but for those that were inherited.
@@ -259,19 +278,23 @@ impl Run {
         self.flags.kind(self.adapter)
     }
 
-    fn program(&self) -> Result<Program, Failed> {
+    /// What the front starts; `None` when every worker attaches itself.
+    fn program(&self) -> Result<Option<Program>, Failed> {
+        if self.starts_nothing() {
+            return Ok(None);
+        }
         let adapter = match self.kind() {
             Some(kind) => adapter::words(kind, &self.flags, &self.log)?,
             None => Vec::new(),
         };
         match (self.program.split_first(), self.kind()) {
-            (Some((path, arguments)), _) => Ok(Program {
+            (Some((path, arguments)), _) => Ok(Some(Program {
                 adapter,
                 path: path.into(),
                 arguments: arguments.to_vec(),
                 environment: Vec::new(),
-            }),
-            (None, None) => Program::bundled().map_err(configuration),
+            })),
+            (None, None) => Program::bundled().map(Some).map_err(configuration),
             (None, Some(kind)) => {
                 let kind = kind.word();
                 let meant = format!(
@@ -302,8 +325,8 @@ impl Run {
         Ok(rights)
     }
 
-    fn settings(&self, terms: Terms) -> Settings {
-        Settings {
+    fn settings(&self, terms: Terms) -> Result<Settings, Failed> {
+        Ok(Settings {
             rules: Rules {
                 order: self.order(),
                 ready_timeout: self.ready_timeout,
@@ -318,6 +341,7 @@ impl Run {
             // Only a process with a controlling terminal can open it (tty(4)).
             hangup: if File::open("/dev/tty").is_ok() { Hangup::Stop } else { Hangup::Takeover },
             log: self.log.clone(),
-        }
+            attach: self.attach.admission().map_err(configuration)?,
+        })
     }
 }

@@ -230,6 +230,9 @@ pub(crate) struct Status {
     /// The last takeovers, the oldest first, up to [`Self::last_takeover`]: 20 at most.
     #[serde(default)]
     pub(crate) recent_takeovers: Vec<LastTakeover>,
+    /// Set when workers may attach themselves.
+    #[serde(default)]
+    pub(crate) attach: Option<AttachStatus>,
 }
 
 /// Something that happened.
@@ -240,6 +243,28 @@ pub(crate) struct Happened {
     pub(crate) kind: String,
     pub(crate) generation: Option<GenerationId>,
     pub(crate) sentence: String,
+}
+
+/// Where workers attach, and who waits there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AttachStatus {
+    pub(crate) path: String,
+    /// Whether nobody serves until one comes.
+    pub(crate) awaits_worker: bool,
+    /// Those that wait for their turn, by what they say they are.
+    pub(crate) waiting: Vec<String>,
+}
+
+/// How a generation came to the front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum OriginStatus {
+    /// The front has started it.
+    Started,
+    /// An earlier front had.
+    Adopted,
+    /// It came by itself: its pid is another namespace's.
+    Attached { user: u32 },
 }
 
 /// A time in which nobody accepts, because the operator wants so.
@@ -311,7 +336,10 @@ pub(crate) struct ListenerStatus {
 pub(crate) struct GenerationStatus {
     pub(crate) generation: GenerationId,
     pub(crate) state: String,
+    /// 0 for one that has attached itself.
     pub(crate) pid: u32,
+    #[serde(default)]
+    pub(crate) origin: Option<OriginStatus>,
     pub(crate) age_ms: u64,
     pub(crate) program: String,
     pub(crate) lease: bool,

@@ -135,6 +135,13 @@ impl ControlLock {
     }
 }
 
+/// The lock alone, for another socket than the control socket.
+impl From<ControlLock> for File {
+    fn from(lock: ControlLock) -> Self {
+        lock.lock
+    }
+}
+
 /// Copies of what makes a front the owner of its control socket, for another image of it.
 #[derive(Debug)]
 pub(crate) struct ControlHold {

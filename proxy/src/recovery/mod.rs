@@ -45,6 +45,8 @@ pub(crate) struct Found {
     pub(crate) workers: Vec<Rescued>,
     /// Those of them whose sockets are not the ones that the front goes on with.
     pub(crate) astray: Vec<GenerationId>,
+    /// Those of them that had attached themselves.
+    pub(crate) attached: Vec<GenerationId>,
     /// The latest generation of which there is any trace.
     pub(crate) latest: Option<GenerationId>,
     pub(crate) sockets: Sockets,
@@ -60,9 +62,10 @@ impl Generations {
         this.next = latest.map_or(this.next, GenerationId::next);
         this.epoch = workers.iter().map(|worker| worker.latest_epoch).max().unwrap_or_default();
         for worker in &workers {
+            let came = found.attached.contains(&worker.generation);
             let generation = Generation {
                 state: State::Stopped,
-                program,
+                program: if came { ProgramId::ATTACHED } else { program },
                 failing: Vec::new(),
                 linked: true,
                 heir: None,
@@ -199,6 +202,7 @@ impl Generations {
 
     fn serve_on(&mut self, one: &Rescued, sockets: Sockets, actions: &mut Vec<Action>) {
         let id = one.generation;
+        self.current = self.living[&id].program;
         self.renew(sockets);
         match one.standing {
             Standing::Admitted => {
@@ -221,6 +225,7 @@ impl Generations {
         actions: &mut Vec<Action>,
     ) {
         let (incumbent, successor) = (older.generation, newer.generation);
+        self.current = self.living[&incumbent].program;
         self.renew(sockets);
         self.takeovers = TakeoverNumber(1);
         actions.push(Action::Note(Note::Began {
@@ -241,7 +246,7 @@ impl Generations {
         };
         self.course = Course::Takeover(Takeover {
             number: self.takeovers,
-            program: self.current,
+            program: self.living[&successor].program,
             incumbent: Some(incumbent),
             successor: Some(successor),
             step,
@@ -249,7 +254,8 @@ impl Generations {
     }
 
     fn renew(&mut self, sockets: Sockets) {
-        if sockets == Sockets::Changed {
+        // One that came by itself can only be replaced by another one.
+        if sockets == Sockets::Changed && self.startable().is_some() {
             self.pending = Some(None);
         }
     }

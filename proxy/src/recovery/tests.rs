@@ -43,7 +43,13 @@ fn linked(worker: Rescued) -> Rescued {
 
 fn found(workers: impl IntoIterator<Item = Rescued>) -> Found {
     let workers = workers.into_iter().collect();
-    Found { workers, astray: Vec::new(), latest: None, sockets: Sockets::AsWanted }
+    Found {
+        workers,
+        astray: Vec::new(),
+        attached: Vec::new(),
+        latest: None,
+        sockets: Sockets::AsWanted,
+    }
 }
 
 fn recovered(order: TakeoverOrder, found: &Found) -> (Generations, Vec<Action>) {

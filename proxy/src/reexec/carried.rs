@@ -15,6 +15,7 @@ use super::image::Descriptors;
 use super::state::{LinkState, ListenerState, OLDEST, State, VERSION, WorkerState, number};
 use crate::admin::keeper::Keeper;
 use crate::age::monotonic;
+use crate::attach::{Attachments, Parted};
 use crate::control::server::{ControlFailed, ControlSocket};
 use crate::front::{Front, Timer};
 use crate::handoff::{Recalled, Word};
@@ -23,12 +24,17 @@ use crate::listener::{ListenFailed, Listeners};
 use crate::turning_away::TurningAway;
 
 /// Links that are nobody's for a moment.
-pub(super) type Links = BTreeMap<GenerationId, Recalled>;
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    workers: BTreeMap<GenerationId, Recalled>,
+    /// Of those that have attached and wait for their turn.
+    waiting: Parted,
+}
 
 impl Front {
     /// Takes the links from their conversations, and every word that was heard and not acted on.
     pub(super) async fn recall_conversations(&mut self) -> (Links, Vec<Word>) {
-        let (mut links, mut words) = (Links::new(), Vec::new());
+        let (mut links, mut words) = (Links::default(), Vec::new());
         for (id, conversation) in self.workers.take_conversations() {
             let mut recall = pin!(conversation.recall());
             let recalled = loop {
@@ -39,7 +45,10 @@ impl Front {
                     Some(word) = self.words.1.recv() => words.push(word),
                 }
             };
-            links.extend(recalled.map(|recalled| (id, recalled)));
+            links.workers.extend(recalled.map(|recalled| (id, recalled)));
+        }
+        if let Some(attach) = &mut self.attach {
+            links.waiting = attach.part().await;
         }
         while let Ok(word) = self.words.1.try_recv() {
             words.push(word);
@@ -49,12 +58,16 @@ impl Front {
 
     /// Gives the links back, and acts on the words.
     pub(super) fn go_on_with(&mut self, links: Links, words: Vec<Word>) {
-        for (id, recalled) in links {
+        for (id, recalled) in links.workers {
             self.workers.reconnect(id, recalled, self.words.0.clone());
+        }
+        if let Some(attach) = &mut self.attach {
+            attach.rejoin(links.waiting);
         }
         for word in words {
             self.on_word(word);
         }
+        self.mind_waiting();
     }
 
     /// The whole front, written down. Without the links it is a copy that can be read and not gone on with.
@@ -80,7 +93,7 @@ impl Front {
                 .map(|(id, worker)| WorkerState {
                     generation: *id,
                     worker: worker.without_conversation(),
-                    link: links.get(id).map(LinkState::of),
+                    link: links.workers.get(id).map(LinkState::of),
                 })
                 .collect(),
             listeners: self
@@ -101,6 +114,7 @@ impl Front {
             recovered: self.recovered.clone(),
             control: self.control.state(),
             admin: self.admin.as_ref().map(Keeper::state),
+            attach: self.attach.as_ref().map(|attach| attach.state(&links.waiting)),
             caller: None,
             executed_at_ns: u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX),
         }
@@ -108,7 +122,7 @@ impl Front {
 }
 
 impl LinkState {
-    fn of(recalled: &Recalled) -> Self {
+    pub(crate) fn of(recalled: &Recalled) -> Self {
         let parcel = |(order, descriptor): &(_, Option<_>)| {
             (Clone::clone(order), descriptor.as_ref().map(number))
         };
@@ -232,6 +246,14 @@ impl Image {
             front.workers.resume(generation, worker, recalled, front.words.0.clone());
         }
         front.workers.watch_adopted(&front.words.0);
+        if let (Some(attach), Some(admission)) = (state.attach, front.settings.attach.clone()) {
+            let socket = (descriptors.remove(attach.listener)?, descriptors.remove(attach.lock)?);
+            let waiting = attach.waiting.into_iter();
+            let parted = waiting
+                .map(|one| Ok((one.peer, one.returned, one.link.taken(descriptors)?)))
+                .collect::<io::Result<_>>()?;
+            front.attach = Some(Attachments::resume(admission, socket, parted)?);
+        }
         front.recovered = state.recovered;
         if let Some(admin) = state.admin {
             let socket = descriptors.remove(admin.socket)?;

@@ -113,7 +113,7 @@ impl Front {
         }
         let binary = binary.unwrap_or_else(|| self.binary.clone());
         // The links stay where they are: a copy of the state is there to be read, not to be gone on with.
-        let copy = match self.state(&Links::new(), Vec::new()).to_json() {
+        let copy = match self.state(&Links::default(), Vec::new()).to_json() {
             Ok(copy) => copy,
             Err(error) => return refuse(caller, &chain(&error)),
         };

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::keeper::KeeperState;
 use crate::adoption::Recovered;
+use crate::attach::AttachState;
 use crate::front::{Settings, Timer};
 use crate::generation::Generations;
 use crate::handoff::Word;
@@ -71,6 +72,9 @@ pub(crate) struct State {
     /// The status page.
     #[serde(default)]
     pub(crate) admin: Option<KeeperState>,
+    /// Where workers attach, and who waits there.
+    #[serde(default)]
+    pub(crate) attach: Option<AttachState>,
     /// Who waits to hear how the re-exec went.
     #[serde(default)]
     pub(crate) caller: Option<RawFd>,
@@ -167,7 +171,9 @@ impl State {
 
     /// The numbers of every descriptor that it speaks of.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        let links = self.workers.iter().filter_map(|worker| worker.link.as_ref());
+        let attach = self.attach.iter();
+        let waiting = attach.clone().flat_map(|attach| &attach.waiting).map(|one| &one.link);
+        let links = self.workers.iter().filter_map(|worker| worker.link.as_ref()).chain(waiting);
         let of_link = |link: &LinkState| {
             let unsent: Vec<RawFd> = link.unsent.iter().filter_map(|(_, number)| *number).collect();
             std::iter::once(link.descriptor).chain(unsent)
@@ -177,6 +183,7 @@ impl State {
             .chain(self.listeners.iter().flatten().map(|listener| listener.descriptor))
             .chain([self.control.listener, self.control.lock])
             .chain(self.admin.as_ref().map(|admin| admin.socket))
+            .chain(attach.flat_map(|attach| [attach.listener, attach.lock]))
             .chain(self.caller)
             .collect()
     }

@@ -140,7 +140,9 @@ impl Point {
             ToWorker::Report
             | ToWorker::MigrateFrom { .. }
             | ToWorker::Reaped { .. }
-            | ToWorker::OrphanEnded(_) => None,
+            | ToWorker::OrphanEnded(_)
+            | ToWorker::Waiting { .. }
+            | ToWorker::Dismiss { .. } => None,
         }
     }
 
@@ -158,6 +160,7 @@ impl Point {
             | ToFront::WantsTakeover { .. }
             | ToFront::Extend { .. }
             | ToFront::Report(_)
+            | ToFront::Attach(_)
             | ToFront::Rescued(_) => None,
         }
     }
@@ -176,6 +179,7 @@ impl Point {
             | ToFront::WantsTakeover { .. }
             | ToFront::Extend { .. }
             | ToFront::Report(_)
+            | ToFront::Attach(_)
             | ToFront::Rescued(_) => None,
         }
     }

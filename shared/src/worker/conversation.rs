@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use super::kept::{Kept, Manner};
 use super::mover::{Introduction, migration_link};
 use super::start::StartFailed;
+use crate::attach::{Account, Attach, Dismissal};
 use crate::fault::{self, Point};
 use crate::link::{Link, Received};
 use crate::message::{
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     pub(super) reporter: OnceLock<Box<dyn Fn() -> Report + Send + Sync>>,
     /// Who is told how adopted processes have ended.
     pub(super) orphans: OnceLock<Box<dyn Fn(OrphanEnded) + Send + Sync>>,
+    /// For one that has attached itself.
+    pub(super) dismissal: Dismissal,
     pub(super) kept: Kept,
 }
 
@@ -109,6 +112,8 @@ pub(super) struct Speaker {
     pub(super) born_at: Instant,
     /// `None` when there is no place for it.
     pub(super) rescue: Option<RescueSocket>,
+    /// Set for one that has attached itself.
+    pub(super) attach: Option<Attach>,
     pub(super) outbox: mpsc::WeakSender<ToFront>,
     pub(super) shared: Arc<Shared>,
 }
@@ -128,6 +133,9 @@ pub(super) async fn speak(
         let shared = &speaker.shared;
         shared.change(Stance::front_gone);
         if *shared.stance.borrow() == Stance::Dismissed {
+            if speaker.attach.is_some() {
+                shared.dismissal.tell("the front is gone, and had not admitted this worker");
+            }
             // Who leaves at once is not to be found.
             speaker.rescue = None;
         }
@@ -153,6 +161,13 @@ impl Speaker {
                 received = link.receive::<ToWorker>() => match received {
                     Ok(Some(received)) => {
                         let Received { message, descriptors } = received;
+                        if let ToWorker::Rescue(_) = &message {
+                            // A front that was started anew, of one that has called it.
+                            if !self.introduce_to(link).await {
+                                return End::FrontGone;
+                            }
+                            continue;
+                        }
                         if let Some(registered) = obey(message, descriptors, &self.shared, &self.outbox) {
                             // What was not acknowledged yet is overtaken by the new order.
                             if let Some(earlier) = acknowledging.take() {
@@ -205,6 +220,15 @@ impl Speaker {
     }
 
     async fn next_front(&self) -> Link {
+        if let Some(attach) = &self.attach {
+            let link = attach.call_again(|| self.account()).await;
+            info!("a front is there");
+            for word in self.shared.kept.to_be_repeated() {
+                // What is wrong with the link is met by the next receive.
+                let _ = link.send(&word, &[]).await;
+            }
+            return link;
+        }
         let Some(rescue) = &self.rescue else { return std::future::pending().await };
         loop {
             let (link, asked) = rescue.caller().await;
@@ -229,13 +253,7 @@ impl Speaker {
     /// Tells a front what this worker is; whether it could be told.
     async fn introduce_to(&self, link: &Link) -> bool {
         let shared = &self.shared;
-        let (stance, lease) = (*shared.stance.borrow(), *shared.lease.borrow());
-        let manner = Manner {
-            hears_of_orphans: shared.orphans.get().is_some(),
-            stops_only_by_draining: shared.registrations().is_empty(),
-        };
-        let account = shared.kept.account(self.generation, self.born_at, stance, lease, manner);
-        let Some((rescued, sockets)) = account else { return false };
+        let Some((rescued, sockets)) = self.account() else { return false };
         let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
         let told = link.send(&ToFront::Rescued(rescued), &descriptors).await.is_ok();
         fault::reach(Point::RescuedSaid);
@@ -244,6 +262,22 @@ impl Speaker {
             let _ = link.send(&word, &[]).await;
         }
         told
+    }
+}
+
+impl Speaker {
+    /// What this worker is, and its sockets; `None` for one that leaves, or was told to for good.
+    fn account(&self) -> Option<Account> {
+        let shared = &self.shared;
+        if shared.dismissal.reason().is_some() {
+            return None;
+        }
+        let (stance, lease) = (*shared.stance.borrow(), *shared.lease.borrow());
+        let manner = Manner {
+            hears_of_orphans: shared.orphans.get().is_some(),
+            stops_only_by_draining: shared.registrations().is_empty(),
+        };
+        shared.kept.account(self.generation, self.born_at, stance, lease, manner)
     }
 }
 
@@ -299,6 +333,14 @@ fn obey(
             if let Some(heard) = shared.orphans.get() {
                 heard(ended);
             }
+        }
+        ToWorker::Waiting { .. } => {}
+        ToWorker::Dismiss { reason } => {
+            error!(reason, "the front turns this worker away");
+            shared.dismissal.tell(reason);
+            // Who has served nobody yet has nothing to finish.
+            shared.change(Stance::front_gone);
+            shared.drain(Drain::within(Duration::ZERO));
         }
         ToWorker::Hello(_) | ToWorker::Rescue(_) => warn!("the front introduced itself twice"),
     }

@@ -24,7 +24,8 @@
 //! - What the front is told has happened: `Accepting` and `Stopped` follow the acceptors' own
 //!   registrations.
 //! - The link lives on descriptor 0 only until it is taken: nothing this process spawns inherits it.
-//! - A worker that was admitted outlives its front, and is the next one's (`rescue.rs`).
+//! - A worker that was admitted outlives its front, and is the next one's (`rescue.rs`, `attach.rs`).
+//! - Whoever starts a worker may have it attach itself by [`ATTACH_VARIABLE`](crate::attach::ATTACH_VARIABLE).
 
 mod conversation;
 mod kept;
@@ -47,6 +48,7 @@ pub use self::mover::{Arrival, Migration, Mover};
 pub use self::start::StartFailed;
 use self::start::{open_all, receive_hello, take_link};
 use crate::acceptor::Acceptor;
+use crate::attach::{Attach, Dismissal};
 use crate::fault::{self, Point};
 use crate::limits::free_descriptors;
 use crate::message::{Drain, Drained, GenerationId, OrphanEnded, Ready, Report, ToFront, millis};
@@ -61,6 +63,9 @@ pub const LINK_VARIABLE: &str = "HOLDFAST_LINK";
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a drain takes that a worker without a front begins by itself.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A worker with what it accepts from.
+type Opened = (Worker, Vec<Arc<ListeningSocket>>, Places);
 
 /// This process as a worker: under a front, or by itself.
 pub struct Worker {
@@ -91,7 +96,7 @@ impl Worker {
     /// # Errors
     /// [`StartFailed`]; the process should exit then.
     pub async fn start(addresses: &[Address]) -> Result<(Self, Acceptor), StartFailed> {
-        let (worker, sockets, places) = Self::open(addresses).await?;
+        let (worker, sockets, places) = Self::open(addresses, None).await?;
         let acceptor = worker.acceptor(sockets, places);
         Ok((worker, acceptor))
     }
@@ -103,7 +108,7 @@ impl Worker {
     pub async fn start_sharded(
         addresses: &[Address],
     ) -> Result<(Self, Vec<Acceptor>), StartFailed> {
-        let (worker, sockets, places) = Self::open(addresses).await?;
+        let (worker, sockets, places) = Self::open(addresses, None).await?;
         let acceptors =
             sockets.into_iter().map(|socket| worker.acceptor([socket], places.clone())).collect();
         Ok((worker, acceptors))
@@ -117,13 +122,16 @@ impl Worker {
     pub async fn start_for_another(
         addresses: &[Address],
     ) -> Result<(Self, Vec<Arc<ListeningSocket>>), StartFailed> {
-        let (worker, sockets, _) = Self::open(addresses).await?;
+        let (worker, sockets, _) = Self::open(addresses, None).await?;
         Ok((worker, sockets))
     }
 
-    async fn open(
-        addresses: &[Address],
-    ) -> Result<(Self, Vec<Arc<ListeningSocket>>, Places), StartFailed> {
+    /// As [`Attach::start`], without an acceptor.
+    pub(crate) async fn attached(attach: Attach) -> Result<Opened, StartFailed> {
+        Self::open(&[], Some(attach)).await
+    }
+
+    async fn open(addresses: &[Address], attach: Option<Attach>) -> Result<Opened, StartFailed> {
         fault::arm();
         let (stance, _) = watch::channel(Stance::Waiting);
         let (lease, _) = watch::channel(None);
@@ -136,10 +144,18 @@ impl Worker {
             moved: OnceLock::new(),
             reporter: OnceLock::new(),
             orphans: OnceLock::new(),
+            dismissal: Dismissal::default(),
             kept: Kept::default(),
         });
         let (outbox, words) = mpsc::channel(16);
-        let Some(link) = take_link()? else {
+        let started = if attach.is_none() { take_link()? } else { None };
+        // A front that has started this process comes first: others may share its environment.
+        let attach = attach.or_else(|| started.is_none().then(Attach::from_environment).flatten());
+        let link = match &attach {
+            Some(attach) => Some(attach.first_call().await?),
+            None => started,
+        };
+        let Some(link) = link else {
             let sockets = open_all(addresses)?;
             let places = Places::new(None);
             let conversation = tokio::spawn(speak_to_nobody(Arc::clone(&shared), words));
@@ -163,6 +179,7 @@ impl Worker {
             generation: hello.generation,
             born_at,
             rescue: hello.rescue.and_then(|directory| rescue_socket(&directory, hello.generation)),
+            attach,
             outbox: outbox.clone().downgrade(),
             shared: Arc::clone(&shared),
         };
@@ -179,7 +196,7 @@ impl Worker {
         Ok((worker, sockets, places))
     }
 
-    fn acceptor(
+    pub(crate) fn acceptor(
         &self,
         sockets: impl IntoIterator<Item = Arc<ListeningSocket>>,
         places: Places,
@@ -280,6 +297,13 @@ impl Worker {
     #[must_use]
     pub fn drain_deadline(&self) -> tokio::time::Instant {
         self.shared.stance.borrow().deadline().unwrap_or_else(Instant::now).into()
+    }
+
+    /// What comes of it when the front turns this worker away, which has attached itself: to be asked when it has
+    /// left, for the exit code.
+    #[must_use]
+    pub fn dismissal(&self) -> Dismissal {
+        self.shared.dismissal.clone()
     }
 
     /// Begins a drain by this worker's own decision.

@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::SocketType;
 
+use tracing::info;
+
 use super::LINK_VARIABLE;
+use crate::attach::CallFailed;
 use crate::fault::{self, Point};
 use crate::link::{Link, LinkError};
 use crate::message::{Hello, OLDEST_PROTOCOL, PROTOCOL, ToFront, ToWorker};
@@ -53,6 +57,21 @@ pub enum StartFailed {
         /// What is wrong with them.
         reason: String,
     },
+    /// The front's attach socket could not be called.
+    #[error("could not attach to the front at {}", path.display())]
+    Attach {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: CallFailed,
+    },
+    /// The front will not have this worker.
+    #[error("the front turned this worker away: {reason}")]
+    Dismissed {
+        /// As the front says it.
+        reason: String,
+    },
     /// There is no front, and the address could not be opened.
     #[error("could not open the listening sockets")]
     Open {
@@ -60,6 +79,14 @@ pub enum StartFailed {
         #[source]
         source: OpenFailed,
     },
+}
+
+impl StartFailed {
+    /// Whether another try, later, may go better: for the exit code.
+    #[must_use]
+    pub const fn may_try_again(&self) -> bool {
+        matches!(self, Self::Attach { .. } | Self::Dismissed { .. } | Self::FrontGone)
+    }
 }
 
 /// Takes the link from descriptor 0, if a front put one there, and leaves `/dev/null` in its place.
@@ -85,12 +112,23 @@ pub(super) fn take_link() -> Result<Option<Link>, StartFailed> {
 pub(super) async fn receive_hello(
     link: &Link,
 ) -> Result<(Hello, Vec<ListeningSocket>), StartFailed> {
-    let received = tokio::time::timeout(HELLO_TIMEOUT, link.receive::<ToWorker>())
-        .await
-        .map_err(|_| StartFailed::NoHello)?
-        .map_err(|source| StartFailed::Link { source })?
-        .ok_or(StartFailed::FrontGone)?;
-    let ToWorker::Hello(hello) = received.message else { return Err(StartFailed::NotHello) };
+    let mut limit = Some(HELLO_TIMEOUT);
+    let (hello, descriptors) = loop {
+        let received = within(limit, link.receive::<ToWorker>())
+            .await?
+            .map_err(|source| StartFailed::Link { source })?
+            .ok_or(StartFailed::FrontGone)?;
+        match received.message {
+            ToWorker::Hello(hello) => break (hello, received.descriptors),
+            ToWorker::Waiting { ahead } => {
+                info!(ahead, "attached, and waits for its turn");
+                // Others may take as long as they need; the front's end is the link's.
+                limit = None;
+            }
+            ToWorker::Dismiss { reason } => return Err(StartFailed::Dismissed { reason }),
+            _ => return Err(StartFailed::NotHello),
+        }
+    };
     fault::reach(Point::HelloReceived);
     if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
         let refused = StartFailed::Protocol { theirs: hello.protocol };
@@ -98,17 +136,13 @@ pub(super) async fn receive_hello(
         let _ = link.send(&ToFront::Refuse { reason: refused.to_string() }, &[]).await;
         return Err(refused);
     }
-    if hello.sockets.len() != received.descriptors.len() {
+    if hello.sockets.len() != descriptors.len() {
         return Err(StartFailed::Sockets {
-            reason: format!(
-                "{} were named and {} came",
-                hello.sockets.len(),
-                received.descriptors.len()
-            ),
+            reason: format!("{} were named and {} came", hello.sockets.len(), descriptors.len()),
         });
     }
     let mut sockets = Vec::with_capacity(hello.sockets.len());
-    for (entry, descriptor) in hello.sockets.iter().zip(received.descriptors) {
+    for (entry, descriptor) in hello.sockets.iter().zip(descriptors) {
         let address = entry
             .address
             .parse()
@@ -116,6 +150,16 @@ pub(super) async fn receive_hello(
         sockets.push(ListeningSocket::adopt(address, entry.shard, descriptor));
     }
     Ok((hello, sockets))
+}
+
+async fn within<T>(
+    limit: Option<Duration>,
+    waited: impl Future<Output = T>,
+) -> Result<T, StartFailed> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, waited).await.map_err(|_| StartFailed::NoHello),
+        None => Ok(waited.await),
+    }
 }
 
 pub(super) fn open_all(addresses: &[Address]) -> Result<Vec<ListeningSocket>, StartFailed> {

@@ -22,8 +22,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use handoff::attach::TURNED_AWAY;
 use handoff::worker::LINK_VARIABLE;
-use handoff::{Drained, GenerationId, StartFailed, Worker, chain};
+use handoff::{Attach, Drained, GenerationId, StartFailed, Worker, chain};
 use tracing::{debug, info, warn};
 
 use self::doors::Doors;
@@ -56,6 +57,12 @@ pub(crate) enum RunFailed {
         /// Why.
         source: StartFailed,
     },
+    /// The front that it had attached itself to will not have it, or not any more.
+    #[error("the front turned this worker away: {reason}")]
+    Dismissed {
+        /// As the front says it.
+        reason: String,
+    },
     /// The configuration is at fault.
     #[error("the configuration cannot be used")]
     Configuration {
@@ -68,6 +75,8 @@ impl RunFailed {
     /// What the process says of it when it exits.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
+            Self::Dismissed { .. } => TURNED_AWAY,
+            Self::Start { source } if source.may_try_again() => TURNED_AWAY,
             Self::Runtime { .. } | Self::Start { .. } => 1,
             Self::Configuration { .. } => CONFIG,
         }
@@ -100,7 +109,14 @@ pub(crate) fn run(args: Args) -> Result<(), RunFailed> {
 
 /// `descriptors` is the limit that this process was started with, if it has another by now.
 async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), RunFailed> {
-    let under_front = std::env::var_os(LINK_VARIABLE).is_some();
+    let started = std::env::var_os(LINK_VARIABLE).is_some();
+    // A front that has started this process comes first: its environment may name where others attach.
+    let attach = args
+        .attach
+        .as_ref()
+        .filter(|_| !started)
+        .map(|path| Attach::to(path).with_token_file(args.attach_token_file.clone()));
+    let under_front = started || attach.is_some();
     let addresses = addresses(&args, under_front);
     let mut configured = None;
     if !under_front {
@@ -108,9 +124,13 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
         let usable = configure(&args, &addresses);
         configured = Some(usable.map_err(|source| RunFailed::Configuration { source })?);
     }
-    let (worker, acceptors) =
-        Worker::start_sharded(&addresses).await.map_err(|source| RunFailed::Start { source })?;
+    let begun = match attach {
+        Some(attach) => attach.start_sharded().await,
+        None => Worker::start_sharded(&addresses).await,
+    };
+    let (worker, acceptors) = begun.map_err(|source| RunFailed::Start { source })?;
     worker.drain_on_signals();
+    let dismissal = worker.dismissal();
     if let Some(generation) = worker.generation() {
         log.belongs_to(generation);
     }
@@ -158,7 +178,10 @@ async fn live(args: Args, log: LogRing, descriptors: Option<u64>) -> Result<(), 
         "drained"
     );
     worker.leave(drained).await;
-    Ok(())
+    match dismissal.reason() {
+        Some(reason) => Err(RunFailed::Dismissed { reason: reason.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// Opens the database: before ready, since it may have to be migrated while the incumbent serves.

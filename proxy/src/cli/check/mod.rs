@@ -44,7 +44,8 @@ pub(super) struct Check {
 /// What `run` was told, as far as it can be looked into.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) program: Program,
+    /// None when workers come by themselves.
+    pub(super) program: Option<Program>,
     pub(super) worker: Worker,
     pub(super) rights: Result<Rights, RightsRefused>,
     /// None means the default ones.
@@ -119,7 +120,7 @@ impl Check {
 
 /// In the order in which `run` would come to them.
 fn findings(asked: &Asked, control: &std::path::Path, front: Option<&Status>) -> Vec<Finding> {
-    let mut found = vec![program(&asked.program), rights(&asked.rights)];
+    let mut found = vec![program(asked.program.as_ref()), rights(&asked.rights)];
     found.push(places::control(control, front));
     found.extend(ports::of(asked, front));
     found.extend(places::state(super::state_directory().as_deref(), asked));
@@ -129,7 +130,10 @@ fn findings(asked: &Asked, control: &std::path::Path, front: Option<&Status>) ->
     found
 }
 
-fn program(program: &Program) -> Finding {
+fn program(program: Option<&Program>) -> Finding {
+    let Some(program) = program else {
+        return Finding::ok(Subject::Program, "none: workers attach themselves (--attach)");
+    };
     match program.resolve() {
         Ok(path) => Finding::ok(Subject::Program, path.display().to_string()),
         Err(error) => Finding::error(
@@ -187,7 +191,7 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_and_a_user_that_cannot_be_are_errors() {
         let missing = asked_by(&["--", "/nonexistent/program"]);
-        assert_eq!(program(&missing.program).grade, Grade::Error);
+        assert_eq!(program(missing.program.as_ref()).grade, Grade::Error);
         assert_eq!(rights(&missing.rights).grade, Grade::Ok);
         let nobody = asked_by(&["--user", "nobody-has-this-name"]);
         assert_eq!(rights(&nobody.rights).grade, Grade::Error);

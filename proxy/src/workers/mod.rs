@@ -6,12 +6,15 @@
 //! - The front keeps no end of a migration link, so each of the two workers sees the other's end
 //!   close.
 
+mod origin;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::handoff::fault::{self, Point};
 use ::handoff::message::{Drained, GenerationId, Hello, OrphanEnded, Report, ToWorker};
+use ::handoff::rescue::Rescued;
 use ::handoff::{chain, link};
 use nix::sys::signal::Signal::SIGKILL;
 use nix::unistd::Pid;
@@ -19,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use crate::adoption::Adopted;
+pub(crate) use self::origin::{Killed, Origin};
+use crate::age::ago;
+use crate::attach::Applicant;
 use crate::event::{Exit, Failure};
 use crate::handoff::{Conversation, Recalled, Word};
 use crate::listener::Listeners;
@@ -27,15 +32,11 @@ use crate::program::Program;
 use crate::rescue::Survivor;
 use crate::spawn::{self, Spawned, Terms};
 
-/// One worker's process. Written down it is what another image of the front has to know of it; its link goes
-/// beside it.
+/// One worker. Written down it is what another image of the front has to know of it; its link goes beside it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Worker {
-    #[serde(with = "pid")]
-    pub(crate) pid: Pid,
-    /// Set for one that an earlier front has started: it is no child of this process.
-    #[serde(default)]
-    adopted: Option<Adopted>,
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
     #[serde(with = "crate::age")]
     pub(crate) started_at: Instant,
     /// `None` once its link has ended.
@@ -69,8 +70,7 @@ impl Worker {
     /// What is written down of it.
     pub(crate) fn without_conversation(&self) -> Self {
         Self {
-            pid: self.pid,
-            adopted: self.adopted.clone(),
+            origin: self.origin.clone(),
             started_at: self.started_at,
             conversation: None,
             exit: self.exit,
@@ -91,10 +91,9 @@ pub(crate) struct Workers {
 }
 
 impl Worker {
-    fn new(pid: Pid, started_at: Instant, conversation: Option<Conversation>) -> Self {
+    fn new(origin: Origin, started_at: Instant, conversation: Option<Conversation>) -> Self {
         Self {
-            pid,
-            adopted: None,
+            origin,
             started_at,
             conversation,
             exit: None,
@@ -105,11 +104,6 @@ impl Worker {
             hears_of_orphans: false,
             wish: None,
         }
-    }
-
-    /// The process, if it is not a child of this one.
-    pub(crate) const fn adopted(&self) -> Option<&Adopted> {
-        self.adopted.as_ref()
     }
 }
 
@@ -135,18 +129,49 @@ impl Workers {
             .inspect_err(|error| warn!(generation = %id, %error, "could not use the link"))
             .ok();
         debug!(generation = %id, pid = pid.as_raw(), program = %program, "spawned");
-        self.living.insert(id, Worker::new(pid, Instant::now(), conversation));
+        self.living.insert(id, Worker::new(Origin::Child(pid), Instant::now(), conversation));
         Ok(())
     }
 
-    /// Goes on with a worker that an earlier front has started.
+    /// Introduces the front to a worker that has attached itself.
+    pub(crate) fn introduce_attached(
+        &mut self,
+        applicant: Applicant,
+        hello: Hello,
+        listeners: Arc<Listeners>,
+        words: mpsc::Sender<Word>,
+    ) {
+        let id = hello.generation;
+        let (peer, conversation) = applicant.introduce(hello, listeners, words);
+        debug!(generation = %id, user = peer.user, program = peer.program, "attached");
+        let origin = Origin::Attached(peer);
+        self.living.insert(id, Worker::new(origin, Instant::now(), Some(conversation)));
+    }
+
+    /// Goes on with a worker that had attached itself and lost its link.
+    pub(crate) fn take_back(
+        &mut self,
+        applicant: Applicant,
+        account: &Rescued,
+        words: mpsc::Sender<Word>,
+    ) {
+        let (peer, conversation) = applicant.take_back(account.generation, words);
+        let born_at = ago(Duration::from_millis(account.age_ms));
+        let mut worker = Worker::new(Origin::Attached(peer), born_at, Some(conversation));
+        worker.hears_of_orphans = account.hears_of_orphans;
+        self.living.insert(account.generation, worker);
+    }
+
+    /// Goes on with a worker that an earlier front has started, or that had attached itself to it.
     pub(crate) fn adopt(&mut self, survivor: Survivor, words: &mpsc::Sender<Word>) {
         let id = survivor.account.generation;
-        let mut worker = Worker::new(survivor.process.pid(), survivor.started_at(), None);
-        let Survivor { process, link, account, .. } = survivor;
+        let started_at = survivor.started_at();
+        let Survivor { origin, link, account, .. } = survivor;
+        if let Origin::Adopted(process) = &origin {
+            process.watch(id, words.clone());
+        }
+        let mut worker = Worker::new(origin, started_at, None);
         worker.hears_of_orphans = account.hears_of_orphans;
-        process.watch(id, words.clone());
-        worker.adopted = Some(process);
         let recalled = Recalled { link, unsent: VecDeque::new() };
         self.resume(id, worker, Some(recalled), words.clone());
     }
@@ -154,7 +179,7 @@ impl Workers {
     /// Sees to it that the ends of those that are no children are noticed by another image of the front, too.
     pub(crate) fn watch_adopted(&mut self, words: &mpsc::Sender<Word>) {
         for (id, worker) in &mut self.living {
-            if let Some(adopted) = &mut worker.adopted
+            if let Origin::Adopted(adopted) = &mut worker.origin
                 && worker.exit.is_none()
             {
                 adopted.reopen();
@@ -252,16 +277,26 @@ impl Workers {
         }
     }
 
-    /// Ends a worker's process group at once, unless it is reaped: its pid may be another's then.
-    pub(crate) fn kill(&self, id: GenerationId) {
-        if let Some(worker) = self.living.get(&id)
-            && worker.exit.is_none()
-        {
-            match &worker.adopted {
-                Some(adopted) => adopted.kill_group(),
-                None => spawn::kill_group(worker.pid),
-            }
+    /// Ends a worker at once, with its process group, unless it is reaped: its pid may be another's then. One that has
+    /// attached itself is told to leave; when it does not, it is let go of.
+    pub(crate) fn kill(&mut self, id: GenerationId) -> Killed {
+        let Some(worker) = self.living.get_mut(&id).filter(|worker| worker.exit.is_none()) else {
+            return Killed::WillEnd;
+        };
+        match &mut worker.origin {
+            Origin::Child(pid) => spawn::kill_group(*pid),
+            Origin::Adopted(process) => process.kill_group(),
+            Origin::Attached(peer) => match &worker.conversation {
+                Some(conversation) if !peer.dismissed => {
+                    peer.dismissed = true;
+                    let reason = "it is not to serve, or not any more; the front's log says why";
+                    conversation.tell(ToWorker::Dismiss { reason: reason.to_owned() });
+                }
+                // What it was told is in its queue; it meets the end of the link behind it.
+                Some(_) | None => return Killed::LetGo,
+            },
         }
+        Killed::WillEnd
     }
 
     /// Asks a worker how it is.
@@ -291,12 +326,17 @@ impl Workers {
         if let Some(worker) = self.living.get_mut(&id) {
             worker.conversation = None;
             worker.asked.clear();
+            if let Origin::Attached(_) = worker.origin {
+                // The link is all there is of it.
+                worker.exit.get_or_insert(Exit::Unknown);
+            }
         }
     }
 
     /// Which worker a child is, if it is one.
     pub(crate) fn with_pid(&self, pid: Pid) -> Option<GenerationId> {
-        let is_it = |w: &Worker| w.pid == pid && w.exit.is_none() && w.adopted.is_none();
+        let is_it =
+            |w: &Worker| w.exit.is_none() && matches!(w.origin, Origin::Child(p) if p == pid);
         self.living.iter().find(|(_, worker)| is_it(worker)).map(|(id, _)| *id)
     }
 
@@ -320,19 +360,5 @@ impl Workers {
 
     fn conversation(&self, id: GenerationId) -> Option<&Conversation> {
         self.living.get(&id)?.conversation.as_ref()
-    }
-}
-
-/// A process id is a number.
-mod pid {
-    use nix::unistd::Pid;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(pid: &Pid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_i32(pid.as_raw())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pid, D::Error> {
-        i32::deserialize(deserializer).map(Pid::from_raw)
     }
 }
