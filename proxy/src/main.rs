@@ -46,6 +46,8 @@ mod rights;
 mod runtime;
 mod signals;
 #[cfg(test)]
+mod snapshot;
+#[cfg(test)]
 mod sound;
 mod spawn;
 mod spoken;
@@ -57,6 +59,7 @@ mod systemd;
 mod takeover;
 mod tally;
 mod told;
+mod top;
 mod turning_away;
 mod workers;
 

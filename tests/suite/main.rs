@@ -34,6 +34,7 @@ mod stop_first;
 mod stopping;
 mod systemd;
 mod takeover;
+mod top;
 mod usage;
 mod valgrind;
 

@@ -21,6 +21,7 @@ mod run;
 mod status;
 mod stop;
 mod takeover;
+mod top;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(resume::Resume),
     Status(status::Status),
+    Top(top::Top),
     Stop(stop::Stop),
     Healthcheck(healthcheck::Healthcheck),
     Logs(logs::Logs),
@@ -232,6 +234,7 @@ impl Command {
             Self::Pause(pause) => pause.perform(control).await,
             Self::Resume(resume) => resume.perform(control).await,
             Self::Status(status) => status.perform(control).await,
+            Self::Top(top) => top.perform(control).await,
             Self::Stop(stop) => stop.perform(control).await,
             Self::Logs(logs) => logs.perform(control).await,
             Self::Init(init) => init.perform(),

@@ -356,6 +356,7 @@ fn wrapped(text: &str, width: usize, indent: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::assert_snapshot;
 
     fn status(text: &str) -> Status {
         serde_json::from_str(text).unwrap()
@@ -363,16 +364,6 @@ mod tests {
 
     fn draining() -> Status {
         status(include_str!("../../../tests/status/draining.json"))
-    }
-
-    /// `UPDATE_SNAPSHOTS=1` writes them anew.
-    fn assert_snapshot(name: &str, text: &str) {
-        let path = format!("{}/tests/status/{name}.txt", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-            std::fs::write(&path, text).unwrap();
-        }
-        let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(expected == text, "{path} is:\n{expected}\nand this was drawn:\n{text}");
     }
 
     const WIDE: Page = Page { colour: Colour::None, size: None };
