@@ -36,6 +36,7 @@ mod orphans;
 mod outlet;
 mod pause;
 mod program;
+mod prove;
 mod reap;
 mod record;
 mod recovery;

@@ -24,6 +24,7 @@ mod listening;
 mod moving;
 mod pause;
 mod programs;
+mod prove;
 mod recovery;
 mod reexec;
 mod rollback;

@@ -15,6 +15,7 @@ mod init;
 mod logs;
 mod man;
 mod pause;
+mod prove;
 mod reexec;
 mod resume;
 mod run;
@@ -73,6 +74,7 @@ enum Command {
     Init(init::Init),
     Completions(completions::Completions),
     Man(man::Man),
+    Prove(Box<prove::Prove>),
     Adapter(Box<adapter::Adapter>),
     Admin(Box<admin::Admin>),
     #[command(hide = true)]
@@ -241,6 +243,7 @@ impl Command {
             Self::Completions(completions) => completions.perform(),
             Self::Man(man) => man.perform(),
             Self::Healthcheck(healthcheck) => healthcheck.perform(control).await,
+            Self::Prove(prove) => Box::pin(prove.perform(control)).await,
             // As a task: each time the runtime's own future is woken costs a write to its eventfd.
             Self::Adapter(adapter) => match tokio::task::spawn_local(adapter.perform()).await {
                 Ok(outcome) => outcome,

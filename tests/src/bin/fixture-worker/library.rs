@@ -27,6 +27,8 @@ pub(crate) async fn run(file: &Path) -> ExitCode {
         lease: watch::Sender::new(None),
         draining: watch::Sender::new(false),
         exit: watch::Sender::new(None),
+        loses: None,
+        asked: AtomicU64::new(0),
     });
     let mut connections = JoinSet::new();
     while let Some((stream, _)) = acceptor.accept().await {

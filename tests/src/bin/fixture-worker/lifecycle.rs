@@ -130,6 +130,8 @@ impl Life {
             lease: watch::Sender::new(None),
             draining: watch::Sender::new(false),
             exit: watch::Sender::new(None),
+            loses: script.loses,
+            asked: AtomicU64::new(0),
         };
         let (arrivals, _) = tokio::sync::mpsc::channel(1);
         Self {

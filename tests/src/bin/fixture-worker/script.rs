@@ -22,6 +22,7 @@
 //! | `hostile-start:WAY` | instead of `Ready`, what `hostile.rs` lists |
 //! | `hostile:WAY` | the same once it has the lease |
 //! | `shrink-backlog` | listens again with a backlog of 1 before it accepts |
+//! | `loses:N` | closes the connection of each Nth request instead of answering |
 //! | `never-stops` | does not answer `StopAccepting` |
 //! | `never-drains` | does not leave after `Drain` |
 //! | `ignore-term` | does nothing at SIGTERM |
@@ -47,6 +48,7 @@ pub(crate) struct Script {
     pub(crate) backlog: Backlog,
     pub(crate) admit: Admit,
     pub(crate) soak: Soak,
+    pub(crate) loses: Option<u64>,
     pub(crate) stop: Order,
     pub(crate) drain: Order,
     pub(crate) terminate: Order,
@@ -148,6 +150,7 @@ impl Script {
             "wants-takeover" => self.soak = Soak::WantTakeover(rest.into()),
             "hostile-start" => self.start = Start::Hostile(rest.into()),
             "hostile" => self.hostile = Some(rest.into()),
+            "loses" => self.loses = Some(number()),
             "never-stops" => self.stop = Order::Ignore,
             "never-drains" => self.drain = Order::Ignore,
             "ignore-term" => self.terminate = Order::Ignore,

@@ -22,6 +22,9 @@ pub(crate) struct Facts {
     pub(crate) draining: watch::Sender<bool>,
     /// Set to a code by a client that wants this worker to exit.
     pub(crate) exit: watch::Sender<Option<u8>>,
+    /// Each request of such a number is lost.
+    pub(crate) loses: Option<u64>,
+    pub(crate) asked: AtomicU64,
 }
 
 /// Serves one connection to its end.
@@ -38,6 +41,10 @@ pub(crate) async fn connection(mut io: impl AsyncRead + AsyncWrite + Unpin, fact
         };
         owed = false;
         let Some(path) = request else { return };
+        let number = facts.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        if facts.loses.is_some_and(|each| number.is_multiple_of(each)) {
+            return;
+        }
         facts.in_flight.fetch_add(1, Ordering::Relaxed);
         act(&path, &facts).await;
         let closes = *facts.draining.borrow();
