@@ -110,8 +110,9 @@ async fn every_command_flag_and_variable_that_is_deployed_exists() {
         .collect();
     let mut environment = help(binaries::holdfast_worker(), &[]).await;
     environment += &help(binaries::holdfast(), &["run"]).await;
-    // Of the compose file alone, and of this test.
-    environment += "HOLDFAST_VERSION HOLDFAST_TEST_IMAGE";
+    // Of the compose file alone, of what builds the package, and of this test.
+    environment += "HOLDFAST_VERSION HOLDFAST_TEST_IMAGE HOLDFAST_CONTROL";
+    environment += "HOLDFAST_BINARIES HOLDFAST_DEB_VERSION HOLDFAST_KEEP_SYMBOLS";
 
     let (mut flags_seen, mut variables_seen) = (0, 0);
     for path in files(&deployed()) {

@@ -26,34 +26,62 @@ async fn values_that_make_no_sense_are_mistakes_of_usage() {
 }
 
 #[tokio::test]
-async fn check_says_what_run_would_and_what_clients_would_notice() {
-    let front = Front::with(good).await;
-    let program = fixture(["serve"]).words()[0].clone().into_string().unwrap();
-    let check = async |words: &[&str]| front.run(&[&["check"], words].concat()).await;
-    let outcome = check(&["--exclusive", "--", &program]).await;
-    outcome.assert_code(0);
-    for words in ["warning: ", "1m 30s", "--drain-timeout", "--ready-timeout", "--hold-timeout"] {
-        assert!(outcome.output.contains(words), "no {words:?}: {outcome:?}");
-    }
-    let short = ["--exclusive", "--drain-timeout", "10s", "--ready-timeout", "20s", "--", &program];
-    for words in [&["--", &program][..], &short] {
-        let outcome = check(words).await;
-        outcome.assert_code(0);
-        assert!(!outcome.output.contains("warning"), "{outcome:?}");
-    }
-    check(&["--", "/nonexistent/program"]).await.assert_code(78);
-    check(&["--adapter", "relay"]).await.assert_code(64);
-    check(&["--exclusive", "--takeover-order", "start-first", "--", &program])
-        .await
-        .assert_code(64);
-}
-
-#[tokio::test]
 async fn a_subcommand_that_does_not_exist_is_a_mistake_of_usage() {
     let front = Front::with(good).await;
     front.run(&["explode"]).await.assert_code(64);
     front.run(&["takeover", "--explode"]).await.assert_code(64);
     front.run(&["takeover", "--program"]).await.assert_code(64);
+}
+
+#[tokio::test]
+async fn every_mistake_of_usage_shows_what_could_have_been_meant() {
+    let front = Front::with(good).await;
+    for (words, meant, example) in [
+        (&["takeovr"][..], "'takeover'", "holdfast run"),
+        (&["takeover", "--programm", "x"], "'--program'", "holdfast takeover"),
+        (&["restart", "now"], "[-- <PROGRAM ARGS>...]", "holdfast takeover"),
+        (&["drain", "g1"], "--now", "holdfast drain --now g7"),
+        (&["drain", "--now", "seven"], "seven", "holdfast drain --now g7"),
+        (&["pause", "--timeout", "60"], "write 20ms, 3s or 1m", "holdfast pause --timeout 30s"),
+        (&["pause", "--timeout", "2h"], "1h at most", "holdfast pause --timeout 30s"),
+        (&["reexec", "--binary"], "--binary", "holdfast reexec"),
+        (&["status", "--jason"], "'--json'", "holdfast status"),
+        (&["run", "node", "server.js"], "[-- <PROGRAM ARGS>...]", "holdfast run"),
+        (&["run", "--listen", "8080"], "127.0.0.1:18789", "holdfast run"),
+        (&["run", "--adapter", "relay"], "needs a program", "holdfast run"),
+        (&["check", "--standby", "--exclusive"], "use one or the other", "holdfast check"),
+        (&["logs", "--lines", "many"], "many", "holdfast logs --follow"),
+        (&["completions", "tcsh"], "zsh", "holdfast completions bash"),
+        (&["adapter", "relay"], "PROGRAM", "holdfast adapter"),
+    ] {
+        let outcome = front.run(words).await;
+        outcome.assert_code(64).assert_says(meant);
+        outcome.assert_says(&format!("For example: {example}"));
+        assert!(outcome.output.is_empty(), "{words:?}: on stdout: {outcome:?}");
+    }
+    // Who says nothing is shown everything.
+    front.run(&[]).await.assert_code(64).assert_says("Commands:");
+}
+
+#[tokio::test]
+async fn every_command_is_helped_with_examples_and_the_flags_of_run_are_in_groups() {
+    let front = Front::with(good).await;
+    let help = front.run(&["run", "--help"]).await;
+    help.assert_code(0);
+    let adapters = "Programs that know nothing of Holdfast:";
+    let groups =
+        ["Listening:", "Takeovers:", "Workers:", "The front's log:", adapters, "Examples:"];
+    let at = groups.map(|group| help.output.find(group).unwrap_or_else(|| panic!("no {group}")));
+    assert!(at.is_sorted(), "{}", help.output);
+    for command in ["check", "takeover", "drain", "pause", "status", "logs", "init", "man"] {
+        let help = front.run(&[command, "--help"]).await;
+        help.assert_code(0);
+        assert!(
+            help.output.contains(&format!("Examples:\n  holdfast {command}")),
+            "{}",
+            help.output
+        );
+    }
 }
 
 #[tokio::test]

@@ -34,7 +34,14 @@ fn grouped(mut command: Command) -> Command {
             command = command.mut_arg(flag, |arg| arg.help_heading(*heading));
         }
     }
-    command
+    // Headings come in the order of their first flag, and a flag that was changed is the last one.
+    let ours = |heading: &str| GROUPS.iter().any(|(group, _)| *group == heading);
+    let others: Vec<_> = command
+        .get_arguments()
+        .filter(|arg| arg.get_help_heading().is_some_and(|heading| !ours(heading)))
+        .map(|arg| arg.get_id().clone())
+        .collect();
+    others.into_iter().fold(command, |command, flag| command.mut_arg(flag, |arg| arg))
 }
 
 const GROUPS: &[(&str, &[&str])] = &[

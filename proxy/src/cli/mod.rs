@@ -178,6 +178,11 @@ pub(crate) fn run() -> ExitCode {
         help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let mut cli = match read {
         Ok(cli) => cli,
+        // With a variable set, clap takes saying nothing for a mistake.
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+            let _ = write!(std::io::stderr(), "{}", help::command().render_help());
+            return ExitCode::from(USAGE);
+        }
         Err(error) => {
             // The printer itself failing means there is nobody to tell.
             let _ = error.print();
