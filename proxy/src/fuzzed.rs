@@ -16,7 +16,8 @@ use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use self::mutation::{mutated, mutations};
-use crate::control::protocol::{Answer, Request, VERSION, understood};
+use crate::control::protocol::{Answer, Request, VERSION};
+use crate::control::understood::understood;
 use crate::reexec::state::State;
 
 /// How many cases there are for each of proptest's.

@@ -276,7 +276,7 @@ async fn systemd_has_nothing_to_say_about_the_units() {
 }
 
 /// The directory of a Python that knows YAML and what Kubernetes takes.
-async fn validator() -> Option<PathBuf> {
+pub(super) async fn validator() -> Option<PathBuf> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kubernetes-validate");
     let programs = directory.join("bin");
     if !programs.join("kubernetes-validate").exists() {
@@ -303,6 +303,27 @@ async fn accepted<W: AsRef<OsStr>>(program: PathBuf, words: impl IntoIterator<It
     assert!(output.status.success(), "{}", said(&output));
 }
 
+/// Has YAML read by those who know it, and what is Kubernetes' by those who know that, below a directory.
+pub(super) async fn accepted_manifests(programs: &Path, directory: &Path, at_least: usize) {
+    let yaml = |path: &PathBuf| path.extension() == Some(OsStr::new("yaml"));
+    let all: Vec<_> = files(directory).into_iter().filter(yaml).collect();
+    let parse = "import sys, yaml\nfor p in sys.argv[1:]: list(yaml.safe_load_all(open(p)))";
+    let words = [OsStr::new("-c"), OsStr::new(parse)];
+    accepted(programs.join("python"), words.into_iter().chain(all.iter().map(|p| p.as_os_str())))
+        .await;
+    let resource = |path: &&PathBuf| {
+        path.components().any(|part| part.as_os_str() == "kubernetes")
+            && !path.ends_with("kustomization.yaml")
+    };
+    let resources: Vec<_> = all.iter().filter(resource).map(|p| p.as_os_str()).collect();
+    assert!(resources.len() >= at_least, "{resources:?}");
+    let strict = STRICT.map(OsStr::new);
+    accepted(programs.join("kubernetes-validate"), strict.into_iter().chain(resources)).await;
+}
+
+/// For which version, and that nothing unknown is passed over.
+const STRICT: [&str; 4] = ["-k", "1.34", "--strict", "--quiet"];
+
 #[tokio::test]
 async fn kubernetes_takes_the_manifests_and_what_is_made_of_them() {
     let json = read("kubernetes/one-writer/programs.json");
@@ -310,20 +331,8 @@ async fn kubernetes_takes_the_manifests_and_what_is_made_of_them() {
     let Some(programs) = validator().await else {
         return skipped("kubernetes-validate is not installed here, and could not be");
     };
-    let yaml = |path: &PathBuf| path.extension() == Some(OsStr::new("yaml"));
-    let all: Vec<_> = files(&deployed()).into_iter().filter(yaml).collect();
-    let parse = "import sys, yaml\nfor p in sys.argv[1:]: list(yaml.safe_load_all(open(p)))";
-    let words = [OsStr::new("-c"), OsStr::new(parse)];
-    accepted(programs.join("python"), words.into_iter().chain(all.iter().map(|p| p.as_os_str())))
-        .await;
-    let strict = ["-k", "1.34", "--strict", "--quiet"].map(OsStr::new);
-    let resource = |path: &&PathBuf| {
-        path.components().any(|part| part.as_os_str() == "kubernetes")
-            && !path.ends_with("kustomization.yaml")
-    };
-    let resources: Vec<_> = all.iter().filter(resource).map(|p| p.as_os_str()).collect();
-    assert!(resources.len() > 5, "{resources:?}");
-    accepted(programs.join("kubernetes-validate"), strict.into_iter().chain(resources)).await;
+    accepted_manifests(&programs, &deployed(), 6).await;
+    let strict = STRICT.map(OsStr::new);
     for folder in ["one-writer", "shared-nothing"] {
         let from = deployed().join("kubernetes").join(folder);
         let Some(made) = outcome("kubectl", [OsStr::new("kustomize"), from.as_os_str()]).await

@@ -15,6 +15,7 @@ pub(crate) mod protocol;
 #[cfg(test)]
 mod schema;
 pub(crate) mod server;
+pub(crate) mod understood;
 
 /// The largest request, in bytes: a program, its arguments and an environment file.
 pub(crate) const MAX_REQUEST: usize = 256 * 1024;

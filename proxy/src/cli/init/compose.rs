@@ -45,7 +45,7 @@ pub(super) fn made(words: &Words, out: &Path) -> Result<Made, Failed> {
         "HOLDFAST_TOKEN=$(openssl rand -hex 32) docker compose -f {} up --detach",
         file.display()
     );
-    Ok(Made { files: vec![("compose.yaml", text)], next: [build.to_owned(), up] })
+    Ok(Made { files: vec![("compose.yaml", text)], next: [build.to_owned(), up], note: None })
 }
 
 /// Leaves out every `build:` with what is below it, and the comment that speaks of it.

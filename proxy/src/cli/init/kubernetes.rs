@@ -91,7 +91,7 @@ pub(super) fn made(words: &Words, out: &Path, shared_nothing: bool) -> Result<Ma
     } else {
         "kubectl create secret generic holdfast --from-literal=token=\"$(openssl rand -hex 32)\""
     };
-    Ok(Made { files: made, next: [first.to_owned(), apply] })
+    Ok(Made { files: made, next: [first.to_owned(), apply], note: None })
 }
 
 fn pods(text: &str, words: &Words, port: u16) -> Result<String, Failed> {

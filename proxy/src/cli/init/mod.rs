@@ -60,6 +60,8 @@ struct Made {
     /// By their path below the directory.
     files: Vec<(&'static str, String)>,
     next: [String; 2],
+    /// What stands in the way on this machine.
+    note: Option<String>,
 }
 
 /// Why nothing was written.
@@ -79,6 +81,9 @@ impl Init {
         write(&made.files, &self.out, self.force).map_err(configuration)?;
         for (name, _) in &made.files {
             say(&format!("wrote {}", self.out.join(name).display()));
+        }
+        if let Some(note) = &made.note {
+            say(&format!("\nNote: {note}"));
         }
         say("\nNext:");
         made.next.iter().for_each(|command| say(&format!("  {command}")));
@@ -222,6 +227,15 @@ mod tests {
         let absolute = std::path::absolute("./server").unwrap();
         assert!(unit.contains(&format!(" -- {}\n", absolute.display())), "{unit}");
         assert!(!unit.contains("PATH="), "{unit}");
+    }
+
+    #[test]
+    fn a_unit_of_the_system_that_could_not_reach_the_binary_says_so() {
+        let home = Path::new("/home/somebody/target/release/holdfast");
+        let made = |system| systemd::made(&words(""), home, Path::new("."), system).unwrap();
+        assert!(made(true).note.is_some_and(|note| note.contains("/usr/local/bin")));
+        assert_eq!(made(false).note, None);
+        assert_eq!(units("", true).unwrap().note, None);
     }
 
     #[test]

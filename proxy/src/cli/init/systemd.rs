@@ -32,6 +32,7 @@ pub(super) fn made(words: &Words, own: &Path, out: &Path, system: bool) -> Resul
     };
     let all = words.all(&defaults);
     let stop = words.stop_timeout(&all)?;
+    let note = unreachable(own).filter(|_| system);
     let own = quoted(&own.to_string_lossy());
     let line: Vec<_> = [own].into_iter().chain(all.iter().map(|word| quoted(word))).collect();
     let mut line = format!("ExecStart={}", line.join(" "));
@@ -49,7 +50,18 @@ pub(super) fn made(words: &Words, own: &Path, out: &Path, system: bool) -> Resul
     if system {
         files.push(("holdfast.sysusers", SYSUSERS.to_owned()));
     }
-    Ok(Made { files, next: next(out, system) })
+    Ok(Made { files, next: next(out, system), note })
+}
+
+/// The system's unit sees no home directories (ProtectHome=).
+fn unreachable(own: &Path) -> Option<String> {
+    let hidden = ["/home", "/root", "/run/user", "/tmp"].iter().any(|place| own.starts_with(place));
+    hidden.then(|| {
+        format!(
+            "the unit does not see {}; put holdfast and holdfast-worker into /usr/local/bin, and run `init` from there",
+            own.display()
+        )
+    })
 }
 
 /// The command line of a unit.
