@@ -1,4 +1,4 @@
-//! `holdfast top` in a real terminal: tmux's, whose screen is read and whose keys are pressed.
+//! `holdfast top`, and what else is drawn, in a real terminal: tmux's, whose screen is read and whose keys are pressed.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -8,18 +8,23 @@ use tokio::process::Command;
 
 use crate::{good, skipped};
 
-/// A terminal of 80 × 24 in which a shell runs `holdfast top`, and says how it ended.
+/// A terminal of 80 × 24 in which a shell runs a command, and says how it ended.
 struct Terminal {
     socket: PathBuf,
 }
 
 impl Terminal {
-    /// `None` where there is no tmux.
+    /// One with `holdfast top`; `None` where there is no tmux.
     async fn showing(front: &Front) -> Option<Self> {
+        Self::running(front, "", "top --interval 100ms").await
+    }
+
+    /// One with another command of `holdfast`, and what its environment has beyond the shell's.
+    async fn running(front: &Front, environment: &str, words: &str) -> Option<Self> {
         let socket = front.directory().join("tmux");
         let this = Self { socket };
         let top = format!(
-            "HOLDFAST_CONTROL='{}' '{}' top --interval 100ms; echo \"ended with $?\"; stty -a; exec cat",
+            "{environment} HOLDFAST_CONTROL='{}' '{}' {words}; echo \"ended with $?\"; stty -a; exec cat",
             front.control().display(),
             binaries::holdfast().display(),
         );
@@ -32,7 +37,8 @@ impl Terminal {
     /// Runs a command of tmux's, if there is a tmux.
     async fn tmux(&self, words: &[&str]) -> Option<Output> {
         let mut command = Command::new("tmux");
-        command.env("LC_ALL", "C.UTF-8").env("TERM", "screen-256color").env_remove("TMUX");
+        command.env("LC_ALL", "C.UTF-8").env("TERM", "screen-256color");
+        command.env_remove("TMUX").env_remove("NO_COLOR");
         let output = command.arg("-u").arg("-S").arg(&self.socket).args(words).output();
         soon("tmux answers", output).await.ok()
     }
@@ -159,4 +165,39 @@ async fn top_without_a_terminal_or_a_front_says_what_there_is_instead() {
     let screen = terminal.until(&["no front answers on", "holdfast run", "ended with 1"]).await;
     let words = screen.split_whitespace().collect::<Vec<_>>().concat();
     assert!(words.contains(front.control().to_str().expect("a path is text")), "{screen}");
+}
+
+#[tokio::test]
+async fn status_watch_draws_over_itself() {
+    let front = Front::with(good).await;
+    let Some(terminal) = Terminal::running(&front, "", "status --watch 0.1").await else {
+        return skipped("tmux is not installed");
+    };
+    terminal.until(&["g1 runs", "next takeover: possible now"]).await;
+    front.takeover().await.assert_committed();
+    let screen = terminal.until(&["g2 runs", "last takeover: g1 to g2", "1 committed"]).await;
+    assert_eq!(screen.matches("next takeover").count(), 1, "{screen}");
+    assert!(!screen.contains("g1 runs"), "{screen}");
+    terminal.top().await.signal(Signal::SIGTERM);
+    terminal.assert_given_back(143).await;
+}
+
+#[tokio::test]
+async fn there_are_colours_on_a_terminal_unless_nobody_wants_them() {
+    // As one of eight colours, and as one of 256.
+    const GREEN: [&str; 2] = ["\u{1b}[32m", "\u{1b}[38;5;2m"];
+    for command in ["top", "status --watch"] {
+        for environment in ["", "NO_COLOR=1", "TERM=dumb"] {
+            let front = Front::with(good).await;
+            let Some(terminal) = Terminal::running(&front, environment, command).await else {
+                return skipped("tmux is not installed");
+            };
+            terminal.until(&["serving"]).await;
+            let screen = terminal.told(&["capture-pane", "-p", "-e"]).await;
+            let is_coloured = GREEN.iter().any(|green| screen.contains(green));
+            assert_eq!(is_coloured, environment.is_empty(), "{command}, {environment}: {screen}");
+        }
+    }
+    let front = Front::with(good).await;
+    assert!(!front.run(&["status"]).await.output.contains('\u{1b}'), "it is no terminal");
 }

@@ -51,7 +51,10 @@ impl Drop for Screen {
     fn drop(&mut self) {
         // A terminal that is gone shows no cursor.
         let _ = self.terminal.show_cursor();
-        give_back();
+        // A panic has given it back before it was told; once more, and the cursor would be where it was before.
+        if !std::thread::panicking() {
+            give_back();
+        }
     }
 }
 
