@@ -217,9 +217,13 @@ fn the_runbook_has_every_failure_that_status_can_show() {
         "fails at:",
         "waits for",
         "recovered",
+        "a takeover waits",
         "rolled back: it",
     ] {
-        assert!(source("cli/status.rs").contains(shown), "status does not say {shown:?} any more");
+        assert!(
+            source("cli/status/table.rs").contains(shown),
+            "status does not say {shown:?} any more"
+        );
         messages.push(shown.to_owned());
     }
     for message in messages {
