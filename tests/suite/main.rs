@@ -4,6 +4,7 @@
 //! ports, so the tests run side by side, in any order.
 
 mod adapters;
+mod admin;
 mod broken_log;
 mod chaos;
 mod check;

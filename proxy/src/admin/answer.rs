@@ -280,3 +280,34 @@ impl Body for Content {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::page::tests::status;
+    use crate::control::protocol::TakeoverStatus;
+
+    #[test]
+    fn newcomers_are_served_while_somebody_accepts_or_hands_over() {
+        let takeover: TakeoverStatus = serde_json::from_str(
+            r#"{"step":"switching","incumbent":"g1","successor":"g2","pending":false}"#,
+        )
+        .unwrap();
+        let first = TakeoverStatus { incumbent: None, ..takeover.clone() };
+        for (state, takeover, accepted) in [
+            ("serving", None, true),
+            ("emptying", Some(&takeover), true),
+            ("stopping", Some(&takeover), true),
+            ("starting", Some(&takeover), true),
+            ("starting", Some(&first), false),
+            ("starting", None, false),
+            ("stopped", None, false),
+            ("draining", None, false),
+        ] {
+            let mut status = status();
+            status.generations[0].state = state.to_owned();
+            status.takeover = takeover.cloned();
+            assert_eq!(accepts(&status), accepted, "{state} {takeover:?}");
+        }
+    }
+}

@@ -76,3 +76,59 @@ impl Looker {
         Ok(Seen { status: *status, tally })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::admin::page::tests::status;
+
+    /// A front that answers whatever it is asked, and how often it was.
+    fn front(path: &std::path::Path) -> Arc<AtomicUsize> {
+        let listener = UnixListener::bind(path).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                let answer = if line.contains("status") {
+                    Answer::Status(Box::new(status()))
+                } else {
+                    Answer::Metrics(Box::default())
+                };
+                let text = format!("{}\n", serde_json::to_string(&answer).unwrap());
+                stream.get_mut().write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+        asked
+    }
+
+    #[tokio::test]
+    async fn however_many_look_at_once_the_front_is_asked_for_one_of_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let asked = front(&path);
+        let looker = Looker::new(path);
+        let looks = futures_util::future::join_all((0..50).map(|_| looker.look())).await;
+        assert!(looks.iter().all(|look| look.is_ok()));
+        assert!(looks.iter().all(|look| Arc::ptr_eq(look, &looks[0])));
+        // Its status and its sums.
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_front_that_is_not_there_is_said_to_be_gone_with_its_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let look = Looker::new(path.clone()).look().await;
+        let why = look.as_ref().as_ref().unwrap_err();
+        assert!(why.contains(path.to_str().unwrap()), "{why}");
+    }
+}

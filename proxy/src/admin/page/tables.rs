@@ -123,12 +123,12 @@ fn takeover_cells(takeover: &LastTakeover) -> [String; 5] {
     .into_iter()
     .filter_map(|(what, connections)| Some((what, connections?.total())))
     .filter(|(what, count)| *count > 0 || *what == "moved" || *what == "cut")
-    .map(|(what, count)| format!("{what} {count}"))
+    .map(|(what, count)| format!("<span class=\"whole\">{what} {count}</span>"))
     .collect();
     [
         format!("{} → {}", name(takeover.incumbent), name(takeover.successor)),
         outcome,
-        format!("{} ago", spoken(takeover.age_ms)),
+        format!("<span class=\"whole\">{} ago</span>", spoken(takeover.age_ms)),
         format!("{}{}", picture::phases(&takeover.phases), phases.join(" ")),
         became.join(" · "),
     ]
