@@ -130,7 +130,7 @@ fn takeover_cells(takeover: &LastTakeover) -> [String; 5] {
         outcome,
         format!("<span class=\"whole\">{} ago</span>", spoken(takeover.age_ms)),
         format!("{}{}", picture::phases(&takeover.phases), phases.join(" ")),
-        became.join(" · "),
+        became.join(" "),
     ]
 }
 
