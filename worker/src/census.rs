@@ -61,13 +61,28 @@ pub(crate) enum Work {
     Completion,
     /// A WebSocket's beginning.
     Upgrade,
+    /// What this worker has counted.
+    Metrics,
     /// A path that is not served.
     Unknown,
 }
 
 impl Work {
-    const ALL: [Self; 5] =
-        [Self::Probe, Self::Models, Self::Completion, Self::Upgrade, Self::Unknown];
+    /// Each of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Probe, Self::Models, Self::Completion, Self::Upgrade, Self::Metrics, Self::Unknown];
+
+    /// The work as a label.
+    pub(crate) const fn route(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Models => "models",
+            Self::Completion => "completion",
+            Self::Upgrade => "upgrade",
+            Self::Metrics => "metrics",
+            Self::Unknown => "other",
+        }
+    }
 
     /// The work in words: no query, no token.
     pub(crate) const fn what(self) -> &'static str {
@@ -76,6 +91,7 @@ impl Work {
             Self::Models => "GET /v1/models",
             Self::Completion => "POST /v1/chat/completions",
             Self::Upgrade => "GET /",
+            Self::Metrics => "GET /metrics",
             Self::Unknown => "a request for an unknown path",
         }
     }

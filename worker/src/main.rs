@@ -22,6 +22,7 @@ mod letters;
 mod lifecycle;
 mod log_ring;
 mod methods;
+mod metrics;
 mod neighbourhood;
 mod plugins;
 mod proc_stat;

@@ -25,6 +25,7 @@ use super::harness::{Past, Piece, Run, Usage};
 use super::runs::{Asked, Place, Runs};
 use super::told::Told;
 use super::transcript::{Opened, Transcript};
+use crate::metrics;
 
 /// So many pieces are told before it is looked whether the run was ended.
 const AT_ONCE: usize = 64;
@@ -46,6 +47,7 @@ pub(super) async fn carry_out(
 ) -> Outcome {
     let session = asked.session.clone();
     let outcome = carried_out(&place, asked, granted, &mut ends).await;
+    metrics::run(&outcome);
     if let Some(followed) = ends.followed {
         followed.ended(&outcome, &session);
     }
@@ -161,6 +163,7 @@ fn poll_pieces(
             }
             Poll::Ready(Piece::End) => break Poll::Ready(Said::All),
             Poll::Ready(Piece::Failed(failure)) => {
+                metrics::run_failed(failure.reason);
                 break Poll::Ready(Said::Failed(failure.to_string()));
             }
             Poll::Pending => break Poll::Pending,

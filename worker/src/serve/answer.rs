@@ -22,6 +22,7 @@ use super::events::Events;
 use super::presence::Presence;
 use super::{AccessLog, Gateway};
 use crate::census::{Phase, Work};
+use crate::metrics;
 
 /// The header that names the generation which answered.
 pub(super) const GENERATION: HeaderName = HeaderName::from_static("x-holdfast-generation");
@@ -59,6 +60,12 @@ enum Content {
 /// A plain text.
 pub(super) fn text(status: StatusCode, text: &'static str) -> Response {
     whole(status, TEXT, Bytes::from_static(text.as_bytes()))
+}
+
+/// What Prometheus reads.
+pub(super) fn exposition(text: String) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    whole(StatusCode::OK, kind, text.into())
 }
 
 /// A value as JSON.
@@ -131,9 +138,7 @@ impl Gateway {
         let headers = response.headers_mut();
         headers.extend(SECURITY);
         headers.insert(GENERATION, self.generation.clone());
-        if let Some(entry) = &mut engagement.entry {
-            entry.status = Some(status);
-        }
+        engagement.status = Some(status);
         engagement.presence.response_begun();
         response.body_mut().engagement = Some(engagement);
     }
@@ -143,6 +148,9 @@ impl Gateway {
 #[derive(Debug)]
 pub(super) struct Engagement {
     presence: Arc<Presence>,
+    work: Work,
+    begun_at: Instant,
+    status: Option<StatusCode>,
     entry: Option<Box<Entry>>,
 }
 
@@ -152,8 +160,6 @@ struct Entry {
     generation: HeaderValue,
     method: Method,
     path: String,
-    begun_at: Instant,
-    status: Option<StatusCode>,
 }
 
 impl Engagement {
@@ -171,25 +177,25 @@ impl Engagement {
                 generation: gateway.generation.clone(),
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
-                begun_at: Instant::now(),
-                status: None,
             })
         });
-        Self { presence: Arc::clone(presence), entry }
+        let presence = Arc::clone(presence);
+        Self { presence, work, begun_at: Instant::now(), status: None, entry }
     }
 }
 
 impl Drop for Engagement {
     fn drop(&mut self) {
         self.presence.visitor.enter(Phase::Answered);
+        metrics::request(self.work, self.status, self.begun_at.elapsed());
         if let Some(entry) = &self.entry {
             info!(
                 generation = entry.generation.to_str().unwrap_or_default(),
                 method = %entry.method,
                 path = entry.path,
                 // No status: the client left before there was a response.
-                status = entry.status.map(|status| status.as_u16()),
-                ms = entry.begun_at.elapsed().as_millis(),
+                status = self.status.map(|status| status.as_u16()),
+                ms = self.begun_at.elapsed().as_millis(),
                 "request"
             );
         }

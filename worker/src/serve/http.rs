@@ -41,14 +41,16 @@ impl Desk {
         let method = request.method();
         let reading = method == Method::GET || method == Method::HEAD;
         match work_of(request.uri().path()) {
-            Work::Probe | Work::Models if !reading => {
+            Work::Probe | Work::Models | Work::Metrics if !reading => {
                 Handling::Done(answer::method_not_allowed("GET, HEAD"))
             }
             Work::Completion if method != Method::POST => {
                 Handling::Done(answer::method_not_allowed("POST"))
             }
             Work::Upgrade if !reading => Handling::Done(answer::method_not_allowed("GET")),
-            Work::Models | Work::Completion if !self.is_authorized(request.headers()) => {
+            Work::Models | Work::Completion | Work::Metrics
+                if !self.is_authorized(request.headers()) =>
+            {
                 Handling::Done(answer::refusal(
                     StatusCode::UNAUTHORIZED,
                     "unauthorized",
@@ -79,6 +81,7 @@ impl Desk {
                     Err(refusal) => *refusal,
                 })
             }
+            Work::Metrics => Handling::Done(self.gateway.metrics()),
             Work::Unknown => Handling::Done(not_found()),
         }
     }
@@ -100,6 +103,7 @@ fn work_of(path: &str) -> Work {
         "/v1/chat/completions" => Work::Completion,
         "/v1/models" => Work::Models,
         "/" => Work::Upgrade,
+        "/metrics" => Work::Metrics,
         path if path.starts_with("/v1/models/") => Work::Models,
         _ => Work::Unknown,
     }

@@ -31,6 +31,7 @@ pub(crate) use readiness::{Gauge, Readiness};
 use crate::args::Limits;
 use crate::census::Census;
 use crate::methods::{self, Knowledge};
+use crate::metrics;
 use crate::registry::Registry;
 use websocket::Antechamber;
 pub(crate) use websocket::resume as resume_websocket;
@@ -146,6 +147,12 @@ impl Gateway {
 
     fn is_draining(&self) -> bool {
         self.stance.borrow().deadline().is_some()
+    }
+
+    /// What this worker has counted, and what is open now.
+    fn metrics(&self) -> answer::Response {
+        let sessions = self.knowledge.runs.overview().seen().count;
+        answer::exposition(metrics::exposition(&self.census.report(), sessions))
     }
 
     fn uptime_ms(&self) -> u64 {

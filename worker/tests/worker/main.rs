@@ -17,6 +17,7 @@ mod half_closed;
 mod http;
 mod limits;
 mod link;
+mod metrics;
 mod plugins;
 mod providers;
 mod rig;

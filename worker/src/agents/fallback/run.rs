@@ -27,6 +27,7 @@ use super::policy::{Attempt, Next, Said, decide};
 use super::stock::Found;
 use super::texts;
 use crate::agents::harness::{Failure, Past, Piece, Reason, Run, Turn, Usage};
+use crate::metrics;
 
 /// How often a harness that is missing is looked for again.
 const LOOKS: u32 = 3;
@@ -209,6 +210,7 @@ impl FallbackRun {
 
     fn failed(&mut self, candidate: usize, failure: Failure) {
         let reason = failure.reason;
+        metrics::model_failed(reason);
         self.attempts.push(Attempt { candidate, failure });
         let next = decide(&self.chain.candidates, &self.attempts, self.said);
         let next_name = match next {

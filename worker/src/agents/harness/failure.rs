@@ -46,7 +46,6 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Each of them.
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 10] = [
         Self::Timeout,
         Self::NoOutput,

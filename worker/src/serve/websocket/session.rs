@@ -28,6 +28,7 @@ use crate::letters::Letter;
 use crate::methods::{
     Answering, Call, Method, Refusal, Reply, Work, now_ms, outcome_unknown, plugins,
 };
+use crate::metrics;
 use crate::registry::{Dispatched, Registry};
 use crate::serve::Gateway;
 use crate::serve::moving::{DeviceState, LetIn, WebSocketState};
@@ -185,6 +186,7 @@ impl<'a> Session<'a> {
     /// Does what is asked for, or has it done: then the answer comes by letter.
     fn call(&mut self, request: &Request<'_>) -> Result<Option<Box<RawValue>>, Refusal> {
         let name = &*request.method;
+        metrics::call(name);
         let registry = self.gateway.registry();
         let Some(method) = registry.method(name) else {
             return Err(match name {
