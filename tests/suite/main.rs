@@ -15,6 +15,7 @@ mod control;
 mod crash;
 mod crash_loop;
 mod deploy;
+mod documents;
 mod drain;
 mod endurance;
 mod front_gone;
