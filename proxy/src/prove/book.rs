@@ -155,6 +155,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Book {
     phase: Cell<Phase>,
+    takeovers: Cell<u32>,
     answered: RefCell<BTreeMap<Load, u64>>,
     latencies: RefCell<[Latencies; 2]>,
     failed: RefCell<Vec<Entry>>,
@@ -166,6 +167,7 @@ impl Book {
     pub(super) fn new() -> Self {
         Self {
             phase: Cell::new(Phase::Before),
+            takeovers: Cell::new(0),
             answered: RefCell::default(),
             latencies: RefCell::default(),
             failed: RefCell::default(),
@@ -177,6 +179,16 @@ impl Book {
     /// The takeovers begin.
     pub(super) fn begin_takeovers(&self) {
         self.phase.set(Phase::During);
+    }
+
+    /// One is over, whichever way it went.
+    pub(super) fn takeover_ends(&self) {
+        self.takeovers.set(self.takeovers.get() + 1);
+    }
+
+    /// How many are over.
+    pub(super) fn takeovers(&self) -> u32 {
+        self.takeovers.get()
     }
 
     /// A worker drains from now on.

@@ -270,6 +270,7 @@ pub(super) fn streamed(body: &[u8], message: &str) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::By;
     use super::*;
 
     fn event(content: &str) -> String {
@@ -294,6 +295,7 @@ mod tests {
     fn an_answer_to_another_request_is_no_answer() {
         let answer = |text: &'static str| Answer {
             status: 404,
+            by: By::Worker,
             body: text.into(),
             head_after: Duration::ZERO,
             after: Duration::ZERO,

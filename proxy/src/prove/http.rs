@@ -98,10 +98,23 @@ impl Question {
     }
 }
 
+/// Who has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// A worker: it says which generation it is.
+    Worker,
+    /// A program that knows nothing of Holdfast.
+    Program,
+}
+
+/// In which a worker says which generation it is.
+const GENERATION: &str = "x-holdfast-generation";
+
 /// An answer that came whole.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
+    pub(super) by: By,
     pub(super) body: Bytes,
     /// Until its head was there.
     pub(super) head_after: Duration,
@@ -174,10 +187,11 @@ impl Connection {
             }
         };
         let (status, head_after) = (response.status().as_u16(), begun_at.elapsed());
+        let by = if response.headers().contains_key(GENERATION) { By::Worker } else { By::Program };
         let body = response.into_body().collect().await;
         let body = body.map_err(|error| Missed::Failed(by_hyper(&error, Seen::Something)))?;
         self.usage = Use::Used;
-        Ok(Answer { status, body: body.to_bytes(), head_after, after: begun_at.elapsed() })
+        Ok(Answer { status, by, body: body.to_bytes(), head_after, after: begun_at.elapsed() })
     }
 
     fn seen(&self) -> Seen {

@@ -20,6 +20,7 @@ mod survey;
 mod takeovers;
 mod websocket;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -116,9 +117,10 @@ pub(crate) async fn prove(
     let ended = tokio::select! {
         ended = timeout(plan.limit, async {
             crowd.gather(plan, target, &survey, &book, &stop).await;
-            take_all(plan, target, &book, &mut taking, &tell).await
+            take_all(plan, target, &book, &mut taking).await
         }) => ended.unwrap_or(Ended::OutOfTime),
         () = interrupted() => Ended::Interrupted,
+        never = tell_of(&book, tell) => match never {},
     };
     stop.send_replace(true);
     tokio::select! {
@@ -262,33 +264,15 @@ fn loads(survey: &Survey, [new, kept, streams, websockets]: [u32; 4]) -> Vec<(Lo
     .collect()
 }
 
-/// Asks for the takeovers, one after the other, and tells how it goes.
-async fn take_all(
-    plan: &Plan,
-    target: &Target,
-    book: &Rc<Book>,
-    taking: &mut Taking,
-    tell: &impl Fn(Progress),
-) -> Ended {
+/// Asks for the takeovers, one after the other.
+async fn take_all(plan: &Plan, target: &Target, book: &Rc<Book>, taking: &mut Taking) -> Ended {
     book.begin_takeovers();
-    let mut ticks = interval(TELL);
     for number in 0..plan.takeovers {
-        let taken = async {
-            if number > 0 {
-                sleep(PAUSE).await;
-            }
-            take_over(&target.control, book).await
-        };
-        tokio::pin!(taken);
-        let taken = loop {
-            tokio::select! {
-                taken = &mut taken => break taken,
-                _ = ticks.tick() => {
-                    let (answered, missed) = book.so_far();
-                    tell(Progress { takeovers: number, answered, missed });
-                }
-            }
-        };
+        if number > 0 {
+            sleep(PAUSE).await;
+        }
+        let taken = take_over(&target.control, book).await;
+        book.takeover_ends();
         match taken {
             Ok(Taken::Committed { cut }) => {
                 taking.committed += 1;
@@ -299,6 +283,16 @@ async fn take_all(
         }
     }
     Ended::AsPlanned
+}
+
+/// Tells how far it is, again and again.
+async fn tell_of(book: &Book, tell: impl Fn(Progress)) -> Infallible {
+    let mut ticks = interval(TELL);
+    loop {
+        ticks.tick().await;
+        let (answered, missed) = book.so_far();
+        tell(Progress { takeovers: book.takeovers(), answered, missed });
+    }
 }
 
 fn front_is_gone(error: &AskFailed) -> Ended {

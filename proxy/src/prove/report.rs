@@ -196,25 +196,30 @@ impl Report {
         let (Some(first), Some(last)) = (all.clone().find(filled), all.rev().find(filled)) else {
             return;
         };
+        let most = |side: &Latencies| {
+            side.bands().iter().max().map(|most| most * 1000 / side.count().max(1))
+        };
+        // The fullest band of both has the longest bar.
+        let longest = sides.into_iter().filter_map(most).max().unwrap_or(0).max(1);
         let _ = writeln!(page, "{:<10}{:<28}during takeovers", "latency", "before");
         for band in first..=last {
             let _ = write!(page, "{:<10}", band_name(band));
             for side in sides {
                 let (count, of) = (side.bands()[band], side.count().max(1));
-                // The smallest part of a bar is seen.
-                let length = (count * BAR).div_ceil(of);
-                let bar = "█".repeat(usize::try_from(length).unwrap_or(0));
+                // Of the smallest part something is seen.
+                let length = (count * 1000 * BAR).div_ceil(of * longest);
+                let bar = "█".repeat(usize::try_from(length.min(BAR)).unwrap_or(0));
                 let percent = share(count, of);
                 let _ = write!(page, "{bar:<20} {percent:>5}  ");
             }
             trim(page);
         }
         let spoken = |us: Option<u64>| us.map_or_else(|| "none".to_owned(), spoken_us);
-        let longest = |side: &Latencies| (side.count() > 0).then(|| side.longest_us());
+        let slowest = |side: &Latencies| (side.count() > 0).then(|| side.longest_us());
         for (name, of) in [
             ("p50", sides.map(|side| side.percentile_us(50))),
             ("p99", sides.map(|side| side.percentile_us(99))),
-            ("longest", sides.map(longest)),
+            ("longest", sides.map(slowest)),
         ] {
             let [before, during] = of.map(spoken);
             let _ = writeln!(page, "{name:<10}{before:<28}{during}");

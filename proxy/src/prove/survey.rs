@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::book::{Failed, Load};
 use super::clients::{self, Get, Kept};
-use super::http::Question;
+use super::http::{By, Question};
 use super::websocket::{NotLetIn, Scope, Socket};
 
 /// The paths that are tried when none is named.
@@ -51,9 +51,13 @@ pub(super) async fn survey(
     path: Option<&str>,
     token: Option<&str>,
 ) -> Result<Survey, NothingToAsk> {
-    let get = find_path(address, path).await?;
+    let (get, by) = find_path(address, path).await?;
     if path.is_some() {
         let no = || Offer::No("--path asks for plain requests alone".to_owned());
+        return Ok(Survey { get, kept: Kept::Get, streams: no(), websockets: no() });
+    }
+    if by == By::Program {
+        let no = || Offer::No("it is no worker, and its connections end with it".to_owned());
         return Ok(Survey { get, kept: Kept::Get, streams: no(), websockets: no() });
     }
     let (question, model) = clients::numbered(token, (0, 0));
@@ -96,14 +100,14 @@ impl Survey {
     }
 }
 
-async fn find_path(address: &Address, named: Option<&str>) -> Result<Get, NothingToAsk> {
+async fn find_path(address: &Address, named: Option<&str>) -> Result<(Get, By), NothingToAsk> {
     let mut last = None;
     let tried = named.map_or_else(|| PATHS.to_vec(), |path| vec![path]);
     for path in tried {
         let path = path.to_owned();
         last = Some(match clients::look(address, Question::get(&path)).await {
             Ok(answer) if (200..400).contains(&answer.status) => {
-                return Ok(Get { path, status: answer.status });
+                return Ok((Get { path, status: answer.status }, answer.by));
             }
             Ok(answer) => NothingToAsk::Status { path, status: answer.status },
             Err(failed) => {
