@@ -58,7 +58,10 @@ impl Front {
         let page =
             self.admin.iter().map(|keeper| format!("status page: http://{}/", keeper.address));
         lines.extend(page);
-        lines.push("replace the worker at any time with: holdfast takeover".to_owned());
+        lines.push(match self.generations.startable() {
+            Some(_) => "replace the worker at any time with: holdfast takeover".to_owned(),
+            None => "the next worker that attaches takes over".to_owned(),
+        });
         // A stdout that is closed or full is no reason to let go of the port.
         if let Ok(outlet) = Outlet::beside(io::stdout()) {
             outlet.offer(format!("{}\n", lines.join("\n")).as_bytes());
@@ -97,7 +100,11 @@ impl Front {
             let _ = write!(line, "{} {id}", state.word());
         }
         if living.is_empty() && generations.course != Course::Leaving {
-            line.push_str("nobody serves; the next start waits");
+            line.push_str(if generations.awaits_worker() {
+                "nobody serves; waits for a worker to attach"
+            } else {
+                "nobody serves; the next start waits"
+            });
         }
         if let Course::Takeover(takeover) = &generations.course {
             separate(&mut line);

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod admin;
+mod attach;
 mod broken_log;
 mod chaos;
 mod check;

@@ -31,8 +31,10 @@ pub(crate) mod stage;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use handoff::{StartFailed, Worker, limits};
+use handoff::socket::ListeningSocket;
+use handoff::{Attach, StartFailed, Worker, limits};
 
 use self::flags::{Flags, Kind};
 use crate::reap;
@@ -43,12 +45,27 @@ const ROOM: u64 = 1024;
 /// Why an adapter could not begin.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdapterFailed {
-    #[error("an adapter is started by holdfast run --adapter, as a worker of its front")]
+    #[error(
+        "an adapter is started by holdfast run --adapter, as a worker of its front, or attaches itself to one (--attach)"
+    )]
     NoFront,
     #[error("could not become a worker")]
     Worker { source: StartFailed },
+    #[error("the front turned this worker away: {reason}")]
+    Dismissed { reason: String },
     #[error("could not set the adapter up")]
     SetUp { source: io::Error },
+}
+
+impl AdapterFailed {
+    /// Whether another try, later, may go better.
+    pub(crate) const fn may_try_again(&self) -> bool {
+        match self {
+            Self::Dismissed { .. } => true,
+            Self::Worker { source } => source.may_try_again(),
+            Self::NoFront | Self::SetUp { .. } => false,
+        }
+    }
 }
 
 /// Runs `command` as one generation of a front.
@@ -59,27 +76,49 @@ pub(crate) async fn run(
     kind: Kind,
     flags: &Flags,
     command: &[OsString],
+    attach: Option<Attach>,
 ) -> Result<ExitCode, AdapterFailed> {
     let set_up = |source| AdapterFailed::SetUp { source };
     reap::become_subreaper().map_err(|errno| set_up(errno.into()))?;
     let descriptors = limits::raise_descriptor_limit().map_err(set_up)?;
     // Without room there are pauses, and nothing worse.
     let _ = limits::reserve_descriptors(ROOM);
+    let dismissal;
     let outcome = match kind {
         Kind::Activate => {
-            let (worker, sockets) = of_a_front(Worker::start_for_another(&[]).await)?;
+            let (worker, sockets) = of_a_front(for_another(attach).await)?;
+            dismissal = worker.dismissal();
             activate::run(worker, sockets, flags, command, descriptors).await
         }
         Kind::Relay => {
-            let (worker, acceptor) = of_a_front(Worker::start(&[]).await)?;
+            let begun = match attach {
+                Some(attach) => attach.start().await,
+                None => Worker::start(&[]).await,
+            };
+            let (worker, acceptor) = of_a_front(begun)?;
+            dismissal = worker.dismissal();
             relay::run(worker, acceptor, flags, command, descriptors).await
         }
         Kind::Node => {
-            let (worker, sockets) = of_a_front(Worker::start_for_another(&[]).await)?;
+            let (worker, sockets) = of_a_front(for_another(attach).await)?;
+            dismissal = worker.dismissal();
             node::run(worker, sockets, flags, command, descriptors).await
         }
     };
+    if let Some(reason) = dismissal.reason() {
+        return Err(AdapterFailed::Dismissed { reason: reason.to_owned() });
+    }
     Ok(outcome.unwrap_or_else(|code| code))
+}
+
+/// A worker that has its sockets for a program to accept from.
+async fn for_another(
+    attach: Option<Attach>,
+) -> Result<(Worker, Vec<Arc<ListeningSocket>>), StartFailed> {
+    match attach {
+        Some(attach) => attach.start_for_another().await,
+        None => Worker::start_for_another(&[]).await,
+    }
 }
 
 /// The worker that an adapter is, and what it has to accept from.

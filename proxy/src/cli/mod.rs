@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, FromArgMatches as _, Parser, Subcommand};
+use handoff::attach::TURNED_AWAY;
 use handoff::chain;
 
 use crate::adapter::AdapterFailed;
@@ -163,6 +164,7 @@ impl Failed {
         match self {
             Self::NoControlPath | Self::Configuration { .. } => CONFIGURATION,
             Self::Usage { .. } | Self::Adapter { source: AdapterFailed::NoFront } => USAGE,
+            Self::Adapter { source } if source.may_try_again() => TURNED_AWAY,
             Self::Ask { .. }
             | Self::Refused { .. }
             | Self::Runtime { .. }

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::attached::{ATTACH_SOCKET, Attached};
 use super::cli::{self, Outcome};
 use super::family::Family;
 use super::log::Log;
@@ -261,6 +262,19 @@ impl Front {
         let mut command = self.command(&["takeover", "--json", "--"]);
         command.args(program.words());
         RunningTakeover::start(command)
+    }
+
+    /// Starts a worker that attaches itself to this front's socket at [`Setup::attachable`], with these further words.
+    #[must_use]
+    pub fn attach(&self, wrapper: &[&str], words: &[&str]) -> Attached {
+        let program = super::binaries::holdfast_worker();
+        self.attach_by(wrapper, &program, &[&["--attach", ATTACH_SOCKET], words].concat())
+    }
+
+    /// As [`Self::attach`], of another program, which is told everything by these words.
+    #[must_use]
+    pub fn attach_by(&self, wrapper: &[&str], program: &Path, words: &[&str]) -> Attached {
+        Attached::start(self.directory.path(), &self.log, (wrapper, program, words))
     }
 
     /// The front's exit code, as soon as it has exited; -1 when a signal ended it.

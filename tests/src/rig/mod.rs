@@ -6,6 +6,7 @@
 //! - Nothing outlives its test: a dropped [`Front`] ends every process below it, by pid.
 //! - Nothing here waits for time to pass: [`eventually`] waits for a value, with a deadline.
 
+mod attached;
 pub mod binaries;
 mod cli;
 mod family;
@@ -24,6 +25,7 @@ mod takeover;
 mod traffic;
 mod websocket;
 
+pub use attached::Attached;
 pub use cli::Outcome;
 pub use faulty::{FAULT_VARIABLE, faulty_worker, sound_worker};
 pub use front::{Front, TOKEN};

@@ -144,6 +144,12 @@ impl Setup {
         self
     }
 
+    /// Takes workers that attach themselves, and starts none itself.
+    #[must_use]
+    pub fn attachable(self) -> Self {
+        self.flag("--attach", super::attached::ATTACH_SOCKET).not_serving()
+    }
+
     /// Does not wait for a generation to serve, only for the front.
     #[must_use]
     pub const fn not_serving(mut self) -> Self {

@@ -32,6 +32,14 @@ pub struct Status {
     pub next_standby: Option<Respawn>,
     pub proven_program: Option<String>,
     pub left_program: Option<LeftProgram>,
+    pub attach: Option<Attach>,
+}
+
+/// Where workers attach, and who waits there.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Attach {
+    pub awaits_worker: bool,
+    pub waiting: Vec<String>,
 }
 
 /// The pause that the operator asked for.

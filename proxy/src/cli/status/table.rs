@@ -14,7 +14,8 @@ use rustix::termios::tcgetwinsize;
 use crate::cli::takeover::sessions_moved;
 use crate::colour::{Colour, Tone};
 use crate::control::protocol::{
-    GenerationStatus, Happened, LastTakeover, NextTakeover, Outcome, Phases, ReexecCounts, Status,
+    GenerationStatus, Happened, LastTakeover, NextTakeover, OriginStatus, Outcome, Phases,
+    ReexecCounts, Status,
 };
 use crate::spoken;
 
@@ -141,8 +142,12 @@ impl Sheet {
         let states: Vec<_> = status.generations.iter().map(state).collect();
         self.show(&table, &states);
         self.lines.push(String::new());
-        for GenerationStatus { generation, program, .. } in &status.generations {
-            self.say(Tone::Plain, &format!("{generation} runs {program}"));
+        for GenerationStatus { generation, program, origin, .. } in &status.generations {
+            let attached = match origin {
+                Some(OriginStatus::Attached { user }) => format!(", attached by user {user}"),
+                _ => String::new(),
+            };
+            self.say(Tone::Plain, &format!("{generation} runs {program}{attached}"));
         }
         for generation in &status.generations {
             let id = generation.generation;
@@ -196,6 +201,17 @@ impl Sheet {
         if let Some(respawn) = &status.respawn {
             let within = spoken::time(respawn.in_ms);
             self.say(Tone::Bad, &format!("nobody serves; the next start is in {within}"));
+        }
+        if let Some(attach) = &status.attach {
+            if attach.awaits_worker {
+                let path = &attach.path;
+                let line = format!("nobody serves; waits for a worker to attach ({path})");
+                self.say(Tone::Bad, &line);
+            }
+            if !attach.waiting.is_empty() {
+                let waiting = attach.waiting.join(", ");
+                self.say(Tone::Plain, &format!("attached, and waiting for a turn: {waiting}"));
+            }
         }
         if let Some(paused) = &status.paused {
             let (generation, left) = (paused.generation, spoken::time(paused.remaining_ms));
@@ -271,7 +287,10 @@ fn row(generation: &GenerationStatus) -> [String; 9] {
         count(generation.in_flight),
         generation.resident_bytes.map_or_else(|| "?".to_owned(), spoken::memory),
         if generation.lease { "held" } else { "" }.to_owned(),
-        generation.pid.to_string(),
+        match generation.origin {
+            Some(OriginStatus::Attached { .. }) => "elsewhere".to_owned(),
+            _ => generation.pid.to_string(),
+        },
     ]
 }
 

@@ -87,7 +87,7 @@ impl Life {
 }
 
 /// The namespace in which this process's ids mean something.
-pub(super) fn pid_namespace() -> io::Result<String> {
+pub(crate) fn pid_namespace() -> io::Result<String> {
     Ok(std::fs::read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned())
 }
 

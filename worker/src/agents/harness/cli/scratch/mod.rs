@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-pub(crate) use life::Life;
+pub(crate) use life::{Life, pid_namespace};
 use record::Record;
 
 /// Why there is no scratch directory.
@@ -193,7 +193,7 @@ impl ScratchRoot {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let namespace = life::pid_namespace()?;
+        let namespace = pid_namespace()?;
         // One that goes meanwhile is nobody's any more.
         let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
         let records = paths.filter(|path| path.extension().is_some_and(|end| end == "owner"));

@@ -16,7 +16,7 @@ use super::super::child::{Child, Pipes, Reaper};
 use super::super::codec::Lines;
 use super::super::mcp::{Endpoint, Toolbox};
 use super::super::orphans::Orphans;
-use super::super::scratch::{Life, Scratch, ScratchFailed, ScratchRoot};
+use super::super::scratch::{Life, Scratch, ScratchFailed, ScratchRoot, pid_namespace};
 use super::{Origin, Session};
 
 /// The version of [`SessionState`].
@@ -30,6 +30,9 @@ pub(crate) struct SessionState {
     pub(crate) version: u32,
     /// The process.
     pub(crate) life: Life,
+    /// In which its id means this process; `None` from a worker that did not say so yet.
+    #[serde(default)]
+    pub(crate) namespace: Option<String>,
     /// Its directory.
     pub(crate) scratch: String,
     /// The token of its tools, if it has any. It crosses between two generations of one worker, and is never shown.
@@ -74,6 +77,9 @@ pub(crate) enum AdoptFailed {
         /// Which.
         version: u32,
     },
+    /// It runs in another container.
+    #[error("a CLI session runs in another pid namespace")]
+    Elsewhere,
     /// Its words cannot be read.
     #[error("the words of a CLI session are none")]
     Words,
@@ -118,10 +124,14 @@ impl SessionState {
     ///
     /// # Errors
     /// [`AdoptFailed::Version`]
-    pub(in super::super) const fn judge(&self) -> Result<(), AdoptFailed> {
-        match self.version {
-            VERSION => Ok(()),
-            version => Err(AdoptFailed::Version { version }),
+    pub(in super::super) fn judge(&self) -> Result<(), AdoptFailed> {
+        if self.version != VERSION {
+            return Err(AdoptFailed::Version { version: self.version });
+        }
+        match (&self.namespace, pid_namespace()) {
+            // One that cannot be looked after is ended where it is, and resumed here.
+            (Some(theirs), Ok(ours)) if *theirs != ours => Err(AdoptFailed::Elsewhere),
+            _ => Ok(()),
         }
     }
 }
@@ -146,6 +156,7 @@ impl Session {
         let state = SessionState {
             version: VERSION,
             life: self.child.life(),
+            namespace: pid_namespace().ok(),
             scratch: self.scratch.name().to_owned(),
             token,
             complaint: self.complaint(),

@@ -146,6 +146,9 @@ async fn one_that_is_gone_does_not_move_and_one_of_another_version_is_refused() 
     let parts = {
         let (parts, kept) = session.into_parts().await.unwrap();
         kept.scratch.hand_over();
+        let elsewhere =
+            SessionState { namespace: Some("pid:[1]".to_owned()), ..parts.state.clone() };
+        assert!(matches!(elsewhere.judge(), Err(AdoptFailed::Elsewhere)));
         let state = SessionState { version: 2, ..parts.state.clone() };
         SessionParts { state, ..parts }
     };
