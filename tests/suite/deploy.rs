@@ -337,7 +337,7 @@ async fn kubernetes_takes_the_manifests_and_what_is_made_of_them() {
     };
     accepted_manifests(&programs, &deployed(), 6).await;
     let strict = STRICT.map(OsStr::new);
-    for folder in ["one-writer", "shared-nothing"] {
+    for folder in ["one-writer", "shared-nothing", "attached"] {
         let from = deployed().join("kubernetes").join(folder);
         let Some(made) = outcome("kubectl", [OsStr::new("kustomize"), from.as_os_str()]).await
         else {

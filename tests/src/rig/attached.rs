@@ -55,12 +55,12 @@ impl Attached {
     /// The worker itself: the innermost process of the wrapper.
     pub async fn process(&self) -> Process {
         eventually("the worker runs", async || {
-            let all = self.outer.descendants().into_iter().chain([self.outer]);
+            let mut all = std::iter::once(self.outer).chain(self.outer.descendants());
             let is_worker = |p: &Process| {
                 let path = p.executable();
                 path.is_some_and(|path| !path.ends_with("unshare"))
             };
-            all.filter(is_worker).last()
+            all.find(is_worker)
         })
         .await
     }

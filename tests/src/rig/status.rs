@@ -38,7 +38,9 @@ pub struct Status {
 /// Where workers attach, and who waits there.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Attach {
+    /// Nobody serves until one comes.
     pub awaits_worker: bool,
+    /// Those that wait for their turn.
     pub waiting: Vec<String>,
 }
 
