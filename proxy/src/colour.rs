@@ -60,8 +60,8 @@ impl Tone {
     pub(crate) fn of_event(kind: &str) -> Self {
         match kind {
             "crashed" | "not-serving" | "rolled-back" | "overran" | "standby-failed"
-            | "not-renewed" | "went-back" | "held-too-long" => Self::Bad,
-            "committed" | "serving" | "renewed" | "resumed" | "drained" => Self::Good,
+            | "not-renewed" | "went-back" | "held-too-long" | "awaits-worker" => Self::Bad,
+            "committed" | "serving" | "renewed" | "resumed" | "drained" | "returned" => Self::Good,
             _ => Self::Plain,
         }
     }

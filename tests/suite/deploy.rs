@@ -218,6 +218,8 @@ fn the_runbook_has_every_failure_that_status_can_show() {
         "waits for",
         "recovered",
         "a takeover waits",
+        "nobody serves; waits for a worker to attach",
+        "attached, and waiting for a turn",
         "rolled back: it",
     ] {
         assert!(

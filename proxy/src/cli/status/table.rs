@@ -143,11 +143,11 @@ impl Sheet {
         self.show(&table, &states);
         self.lines.push(String::new());
         for GenerationStatus { generation, program, origin, .. } in &status.generations {
-            let attached = match origin {
+            let by = match origin {
                 Some(OriginStatus::Attached { user }) => format!(", attached by user {user}"),
                 _ => String::new(),
             };
-            self.say(Tone::Plain, &format!("{generation} runs {program}{attached}"));
+            self.say(Tone::Plain, &format!("{generation} runs {program}{by}"));
         }
         for generation in &status.generations {
             let id = generation.generation;
@@ -204,13 +204,13 @@ impl Sheet {
         }
         if let Some(attach) = &status.attach {
             if attach.awaits_worker {
-                let path = &attach.path;
-                let line = format!("nobody serves; waits for a worker to attach ({path})");
+                let line = format!("nobody serves; waits for a worker to attach ({})", attach.path);
                 self.say(Tone::Bad, &line);
             }
             if !attach.waiting.is_empty() {
                 let waiting = attach.waiting.join(", ");
-                self.say(Tone::Plain, &format!("attached, and waiting for a turn: {waiting}"));
+                let line = format!("attached, and waiting for a turn: {waiting}");
+                self.say(Tone::Changing, &line);
             }
         }
         if let Some(paused) = &status.paused {
@@ -288,7 +288,7 @@ fn row(generation: &GenerationStatus) -> [String; 9] {
         generation.resident_bytes.map_or_else(|| "?".to_owned(), spoken::memory),
         if generation.lease { "held" } else { "" }.to_owned(),
         match generation.origin {
-            Some(OriginStatus::Attached { .. }) => "elsewhere".to_owned(),
+            Some(OriginStatus::Attached { .. }) => "–".to_owned(),
             _ => generation.pid.to_string(),
         },
     ]

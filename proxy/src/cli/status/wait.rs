@@ -183,6 +183,9 @@ fn nobody(status: &Status) -> String {
     if let Some(paused) = &status.paused {
         return format!("the front is paused for {}", spoken::time(paused.remaining_ms));
     }
+    if status.attach.as_ref().is_some_and(|attach| attach.awaits_worker) {
+        return "nobody serves; the front waits for a worker to attach".to_owned();
+    }
     match (&status.generations[..], &status.last_failure) {
         ([.., last], _) => format!("{} is {}", last.generation, last.state),
         ([], Some(failure)) => format!("nobody serves; the last one {}", failure.reason),
@@ -283,6 +286,8 @@ mod tests {
         let mut status = settled();
         status.generations.clear();
         status.paused = None;
+        assert!(waits(wait(Awaited::Ready).look(&status), "waits for a worker to attach"));
+        status.attach = None;
         assert!(waits(wait(Awaited::Ready).look(&status), "nobody serves; the last one"));
     }
 }

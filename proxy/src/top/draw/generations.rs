@@ -4,7 +4,7 @@ use ratatui::text::{Line, Span};
 
 use super::Ink;
 use crate::colour::Tone;
-use crate::control::protocol::{GenerationStatus, Status};
+use crate::control::protocol::{GenerationStatus, OriginStatus, Status};
 use crate::spoken;
 use crate::top::view::{Drain, View};
 
@@ -46,7 +46,10 @@ fn row(generation: &GenerationStatus, ink: Ink) -> Line<'static> {
         count(generation.in_flight),
         memory,
         if generation.lease { "held" } else { "" },
-        generation.pid,
+        match generation.origin {
+            Some(OriginStatus::Attached { .. }) => "–".to_owned(),
+            _ => generation.pid.to_string(),
+        },
     );
     Line::from(vec![
         ink.strong(format!(" {:<4} ", generation.generation.to_string())),

@@ -153,6 +153,7 @@ fn how_it_is(view: &View, ink: Ink) -> Line<'static> {
 fn standing(status: &Status) -> (Tone, String) {
     let serving = status.generations.iter().find(|generation| generation.state == "serving");
     let starting = status.generations.last();
+    let awaits = status.attach.as_ref().is_some_and(|attach| attach.awaits_worker);
     if status.stopping {
         (Tone::Changing, "stopping".to_owned())
     } else if let Some(paused) = &status.paused {
@@ -162,6 +163,8 @@ fn standing(status: &Status) -> (Tone, String) {
         (Tone::Changing, format!("takeover {}: {}", takeover.number, takeover.step))
     } else if let Some(serving) = serving {
         (Tone::Good, format!("{} serves", serving.generation))
+    } else if awaits {
+        (Tone::Bad, "nobody serves; waits for a worker to attach".to_owned())
     } else if let Some(respawn) = &status.respawn {
         let within = spoken::time(respawn.in_ms);
         (Tone::Bad, format!("nobody serves; the next start is in {within}"))
