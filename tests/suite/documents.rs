@@ -335,6 +335,17 @@ fn the_marks_are_explained_to_who_writes() {
 }
 
 #[test]
+fn the_recording_is_small_has_no_script_and_shows_what_held() {
+    let picture =
+        std::fs::read_to_string(root().join("tests/recording/prove.svg")).expect("it is there");
+    assert!(picture.len() < 200_000, "{} bytes", picture.len());
+    assert!(!picture.contains("<script") && !picture.contains("href"), "it reaches beyond itself");
+    for part in [">held: nothing of ", "prefers-color-scheme:dark", "prefers-reduced-motion"] {
+        assert!(picture.contains(part), "no {part}: see tests/recording/record");
+    }
+}
+
+#[test]
 fn a_line_is_read_as_the_shell_reads_it() {
     let words = |line: &str| commands(line).concat().join(" ");
     assert_eq!(commands("a b && c | d; e # f").len(), 4);

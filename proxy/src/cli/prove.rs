@@ -196,9 +196,13 @@ impl Prove {
             .map(|connections| connections.total())
             .sum();
         let latest = spoken(handoff::message::millis(prove::latest_end(plan)));
+        let times = match plan.takeovers {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
         explain(&format!(
-            "the front with pid {} is taken over {} times, and its worker started anew each time; it has {others} connections now",
-            status.front.pid, plan.takeovers
+            "the front with pid {} is taken over {times}, and its worker started anew each time; it has {others} connections now",
+            status.front.pid
         ));
         explain(&format!(
             "meanwhile {} HTTP connections and up to {} WebSockets make {} requests a second at most, for {latest} at most",
