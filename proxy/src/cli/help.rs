@@ -60,11 +60,16 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Workers", &["user", "group", "no_new_privs", "adapter", "log_file"]),
+    (
+        "Workers that attach themselves",
+        &["attach", "attach_mode", "attach_group", "attach_uid", "attach_token_file"],
+    ),
+    ("The status page", &["address", "token_file"]),
     ("The front's log", &["log_format", "log_level"]),
 ];
 
 /// Each command's examples, the plainest first.
-const EXAMPLES: [(&str, &[&str]); 15] = [
+const EXAMPLES: [(&str, &[&str]); 18] = [
     (
         "run",
         &[
@@ -89,6 +94,15 @@ const EXAMPLES: [(&str, &[&str]); 15] = [
     ("pause", &["holdfast pause --timeout 30s"]),
     ("resume", &["holdfast resume"]),
     ("status", &["holdfast status", "holdfast status --json"]),
+    ("top", &["holdfast top"]),
+    (
+        "prove",
+        &[
+            "holdfast prove --private --takeovers 5",
+            "holdfast prove --yes --connections 50 --rate 100",
+        ],
+    ),
+    ("admin", &["holdfast admin --admin 127.0.0.1:18790", "holdfast run --admin 127.0.0.1:18790"]),
     ("stop", &["holdfast stop", "holdfast stop --now"]),
     ("healthcheck", &["holdfast healthcheck && echo somebody accepts"]),
     ("adapter", &["holdfast adapter activate -- ./my-server"]),

@@ -200,6 +200,7 @@ impl Run {
     /// What `holdfast check` looks into, once the words make sense.
     pub(super) fn asked(&self) -> Result<Asked, Failed> {
         self.check_flags()?;
+        self.attach.admission().map_err(configuration)?;
         let ready_after = self.kind().and_then(|kind| match self.flags.ready_by(kind) {
             ReadyBy::After(after) => Some(after),
             ReadyBy::Notify | ReadyBy::Http(_) | ReadyBy::Tcp => None,
