@@ -27,9 +27,9 @@ use tracing::{info, warn};
 use crate::admin::keeper::Keeper;
 use crate::adoption::Recovered;
 use crate::asked::Waiting;
-use crate::attach::{Admission, Attachments, Came};
+use crate::attach::{self, Admission, Attachments};
 use crate::control::server::{ControlHold, ControlSocket};
-use crate::event::{Action, Deadline, Event, Exit, Failure, Note, Order, ProgramId, Rules};
+use crate::event::{Action, Deadline, Event, Exit, Failure, Note, ProgramId, Rules};
 use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::listener::Listeners;
@@ -46,7 +46,7 @@ use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
 use crate::tally::Tally;
 use crate::turning_away::TurningAway;
-use crate::workers::{Killed, Origin, Workers};
+use crate::workers::{Killed, Workers, to_worker};
 
 /// How many callers of the control socket may wait for the front's task.
 const ASKED_QUEUE: usize = 32;
@@ -210,7 +210,7 @@ impl Front {
                 Some(asked) = callers.recv() => self.on_asked(asked),
                 outcome = checked(&mut self.reexec) => self.on_checked(outcome).await,
                 () = until(next), if next.is_some() => self.on_time(),
-                came = came(&mut self.attach) => self.on_came(came),
+                came = attach::came(&mut self.attach) => self.on_came(came),
                 Some(word) = self.words.1.recv() => self.on_word(word),
             }
         }
@@ -310,44 +310,15 @@ impl Front {
             return Err(Failure::NotStarted { reason: "the front no longer listens".into() });
         };
         self.rescue.expect(id);
-        let mut hello = self.hello(id, &listeners);
+        let hello = self.hello(id, &listeners);
         if program == ProgramId::ATTACHED {
-            let applicant = self.attach.as_mut().and_then(Attachments::take_fresh);
-            let Some(applicant) = applicant else {
-                return Err(Failure::NotStarted {
-                    reason: "the worker that waited has left".into(),
-                });
-            };
-            // It finds a front by itself, and this directory may be nowhere for it.
-            hello.rescue = None;
-            self.rescue.expect_attached(id);
-            self.workers.introduce_attached(applicant, hello, listeners, self.words.0.clone());
-            return Ok(());
+            return self.join(hello, listeners);
         }
         let program = self.programs.get(program);
         let terms = &self.settings.terms;
         self.workers.start(program, terms, hello, listeners, self.words.0.clone())?;
         self.kills_seen.since(id);
         Ok(())
-    }
-
-    /// Goes on with a worker that had lost its link.
-    fn take_back(&mut self, id: GenerationId) -> Vec<Action> {
-        match self.attach.as_mut().and_then(|attach| attach.take(id)) {
-            Some((applicant, account)) => {
-                self.rescue.expect(id);
-                self.rescue.expect_attached(id);
-                self.workers.take_back(applicant, &account, self.words.0.clone());
-                if account.stops_only_by_draining {
-                    self.generations.stops_only_by_draining(id);
-                }
-            }
-            None => {
-                return self.generations.on(Event::Exited { generation: id, exit: Exit::Unknown });
-            }
-        }
-        let next = self.next_waiting();
-        self.generations.on(next)
     }
 
     fn hello(&self, generation: GenerationId, listeners: &Listeners) -> Hello {
@@ -466,16 +437,6 @@ impl Front {
         }
     }
 
-    /// The origin, age and program of a living generation, for status.
-    pub(crate) fn particulars(&self, id: GenerationId) -> Option<(&Origin, Duration, String)> {
-        let worker = self.workers.get(id)?;
-        let program = match &worker.origin {
-            Origin::Attached(peer) => peer.program.clone(),
-            _ => self.programs.get(self.generations.living.get(&id)?.program).to_string(),
-        };
-        Some((&worker.origin, worker.started_at.elapsed(), program))
-    }
-
     /// How long a deadline of the policy's is still away.
     pub(crate) fn remaining(&self, deadline: Deadline) -> Option<Duration> {
         let at = self.timers.get(&Timer::Policy(deadline))?;
@@ -491,27 +452,9 @@ async fn checked(reexec: &mut Option<Reexec>) -> Outcome {
     }
 }
 
-/// Who comes to the attach socket, if there is one.
-async fn came(attach: &mut Option<Attachments>) -> Came {
-    match attach {
-        Some(attach) => attach.came().await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-const fn to_worker(order: Order) -> ToWorker {
-    match order {
-        Order::Admit => ToWorker::Admit,
-        Order::StopAccepting => ToWorker::StopAccepting,
-        Order::Drain(drain) => ToWorker::Drain(drain),
-        Order::Lease { epoch } => ToWorker::Lease { epoch },
-        Order::Reaped { generation } => ToWorker::Reaped { generation },
     }
 }

@@ -25,7 +25,7 @@
 //! - Unless the front is stopping, somebody serves, or is on the way to, or a pause is running, or only a worker that
 //!   attaches itself can.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use handoff::message::{Drain, GenerationId, LONGEST_EXTENSION};
@@ -231,41 +231,6 @@ impl Generations {
             actions.push(Action::Note(Note::Waits { takeover, draining }));
         }
         Ok((takeover, actions))
-    }
-
-    /// Every program that runs, or that anything here may have started.
-    pub(crate) fn programs(&self) -> BTreeSet<ProgramId> {
-        // Field by field: a program that a new one names must not be forgotten (`Programs::keep_only`).
-        let Self {
-            living,
-            current,
-            own,
-            attaching: _,
-            course,
-            pending,
-            rules: _,
-            next: _,
-            lease: _,
-            epoch: _,
-            takeovers: _,
-            short_lives: _,
-            proven,
-            hold: _,
-            standby: _,
-            standby_failures: _,
-        } = self;
-        let on_its_way = match course {
-            Course::Takeover(takeover) => Some(takeover.program),
-            Course::Steady
-            | Course::Launching(_)
-            | Course::Pausing
-            | Course::Paused(_)
-            | Course::Resuming(_)
-            | Course::Leaving => None,
-        };
-        let living = living.values().map(|generation| generation.program);
-        let lasting = living.chain([*current, ProgramId::ATTACHED]).chain(*own).chain(*proven);
-        lasting.chain(on_its_way).chain(pending.flatten()).collect()
     }
 
     /// The generation whose drain the next takeover waits for.

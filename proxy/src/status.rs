@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use handoff::message::millis;
+use handoff::message::{GenerationId, millis};
 
 use crate::control::protocol::{
     AttachStatus, FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover,
@@ -124,6 +124,16 @@ impl Front {
                 })
             })
             .collect()
+    }
+
+    /// The origin, age and program of a living generation, for status.
+    fn particulars(&self, id: GenerationId) -> Option<(&Origin, Duration, String)> {
+        let worker = self.workers.get(id)?;
+        let program = match &worker.origin {
+            Origin::Attached(peer) => peer.program.clone(),
+            _ => self.programs.get(self.generations.living.get(&id)?.program).to_string(),
+        };
+        Some((&worker.origin, worker.started_at.elapsed(), program))
     }
 
     fn attach_status(&self) -> Option<AttachStatus> {

@@ -16,17 +16,19 @@
 //! - The link is all that the front knows of such a worker: neither has a pid of the other.
 //! - One that serves goes on serving whatever becomes of its link; one that was told to go does not come back.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::acceptor::Acceptor;
 use crate::link::{Link, LinkError};
-use crate::message::{Application, PROTOCOL, ToFront};
+use crate::message::{PROTOCOL, ToFront};
 use crate::rescue::{self, Rescued};
 use crate::socket::ListeningSocket;
 use crate::worker::{StartFailed, Worker};
@@ -46,6 +48,36 @@ const WORD_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A front that was started anew waits a little longer than this for those who serve without one.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a worker that attaches itself says of itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// The version of the link's protocol that it speaks.
+    pub protocol: u32,
+    /// The program, for the operator, until it says more in [`Ready`](crate::message::Ready).
+    pub program: String,
+    /// What proves that it may attach itself where its user cannot be told.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Set by one that was introduced to this front, or to one before it, and has lost its link: what it is. Its
+    /// sockets are not attached.
+    #[serde(default)]
+    pub returned: Option<Rescued>,
+    /// The inode numbers of the sockets that such a one accepts from.
+    #[serde(default)]
+    pub sockets: Vec<u64>,
+}
+
+/// The token is a secret.
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application")
+            .field("protocol", &self.protocol)
+            .field("program", &self.program)
+            .field("returned", &self.returned)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Where a worker finds its front, and what it says there.
 #[derive(Clone, Debug, PartialEq, Eq)]

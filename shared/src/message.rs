@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attach::Application;
 use crate::rescue::{Rescue, Rescued};
 
 /// The version of the link's protocol that this crate speaks.
@@ -210,36 +211,6 @@ pub struct Hello {
     /// The directory for the worker's [rescue socket](crate::rescue), by which it is found when its front has died.
     #[serde(default)]
     pub rescue: Option<String>,
-}
-
-/// What a worker that attaches itself says of itself.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Application {
-    /// The version of the link's protocol that it speaks.
-    pub protocol: u32,
-    /// The program, for the operator, until it says more in [`Ready`].
-    pub program: String,
-    /// What proves that it may attach itself where its user cannot be told.
-    #[serde(default)]
-    pub token: Option<String>,
-    /// Set by one that was introduced to this front, or to one before it, and has lost its link: what it is. Its
-    /// sockets are not attached.
-    #[serde(default)]
-    pub returned: Option<Rescued>,
-    /// The inode numbers of the sockets that such a one accepts from.
-    #[serde(default)]
-    pub sockets: Vec<u64>,
-}
-
-/// The token is a secret.
-impl fmt::Debug for Application {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Application")
-            .field("protocol", &self.protocol)
-            .field("program", &self.program)
-            .field("returned", &self.returned)
-            .finish_non_exhaustive()
-    }
 }
 
 /// One listening socket: where it listens, and which one of its address's group it is.

@@ -11,6 +11,7 @@
 //! | `admission` | who may attach |
 //! | `turn` | one that waits: its link, until it is its turn |
 //! | `waiting` | all of them, in the front's hands |
+//! | `joining` | one whose turn has come |
 //! | `survivors` | those that serve without a front, when one is started anew |
 //!
 //! **Invariants**
@@ -18,6 +19,7 @@
 //! - Of a caller that is not judged yet one message is read, and no descriptor is received.
 
 pub(crate) mod admission;
+mod joining;
 mod survivors;
 mod turn;
 mod waiting;
@@ -30,9 +32,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::handoff::attach::Application;
 use ::handoff::chain;
 use ::handoff::link::Link;
-use ::handoff::message::{Application, OLDEST_PROTOCOL, PROTOCOL, ToFront, ToWorker};
+use ::handoff::message::{OLDEST_PROTOCOL, PROTOCOL, ToFront, ToWorker};
 use ::handoff::socket::SocketFile;
 use nix::unistd::chown;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -43,6 +46,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub(crate) use self::admission::Admission;
+pub(crate) use self::joining::came;
 pub(crate) use self::turn::Applicant;
 pub(crate) use self::waiting::{AttachState, Attachments, Parted};
 use crate::claims;

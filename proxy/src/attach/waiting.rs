@@ -9,8 +9,9 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::handoff::attach::Application;
 use ::handoff::link::Link;
-use ::handoff::message::{Application, GenerationId, ToWorker};
+use ::handoff::message::{GenerationId, ToWorker};
 use ::handoff::rescue::{Rescued, Standing};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

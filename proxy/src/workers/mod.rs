@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 pub(crate) use self::origin::{Killed, Origin};
 use crate::age::ago;
 use crate::attach::Applicant;
-use crate::event::{Exit, Failure};
+use crate::event::{Exit, Failure, Order};
 use crate::handoff::{Conversation, Recalled, Word};
 use crate::listener::Listeners;
 use crate::program::Program;
@@ -360,5 +360,16 @@ impl Workers {
 
     fn conversation(&self, id: GenerationId) -> Option<&Conversation> {
         self.living.get(&id)?.conversation.as_ref()
+    }
+}
+
+/// The policy's word, as it is said to a worker.
+pub(crate) const fn to_worker(order: Order) -> ToWorker {
+    match order {
+        Order::Admit => ToWorker::Admit,
+        Order::StopAccepting => ToWorker::StopAccepting,
+        Order::Drain(drain) => ToWorker::Drain(drain),
+        Order::Lease { epoch } => ToWorker::Lease { epoch },
+        Order::Reaped { generation } => ToWorker::Reaped { generation },
     }
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use handoff::attach::TURNED_AWAY;
+use handoff::attach::{Application, TURNED_AWAY};
 use handoff::link::Link;
-use handoff::message::{Application, PROTOCOL, ToFront, ToWorker};
+use handoff::message::{PROTOCOL, ToFront, ToWorker};
 use holdfast_tests::rig::{Front, Status, soon};
 use nix::unistd::Uid;
 
