@@ -15,6 +15,7 @@
 //! | `wrappers` | `wrappers.rs` | what it costs a connection all its life that it could move |
 //! | `latency` | `latency.rs` | HTTP latency around a takeover, and around a reload of its peers |
 //! | `adapters` | `adapters.rs` | `relay` beside HAProxy, `activate` beside the program alone |
+//! | `attached` | `attached.rs` | takeovers by workers in namespaces of their own against the front's |
 //! | `cli-sessions` | `cli_sessions.rs` | what the worker adds to a turn of a CLI agent, a session's memory and its pause |
 //! | `gateway` | `gateway.rs` | a handshake, calls per second, an agent that is made to last |
 //! | `models` | `models.rs` | from a provider's first word to the client's |
@@ -25,6 +26,7 @@
 //! - What is compared is compared within one run, taken in turns.
 
 mod adapters;
+mod attached;
 mod cli_sessions;
 mod clients;
 mod closed_loop;
@@ -80,10 +82,11 @@ enum Measurement {
     Models,
     CliSessions,
     Reexec,
+    Attached,
 }
 
 impl Measurement {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Takeovers,
         Self::Size,
         Self::Throughput,
@@ -97,6 +100,7 @@ impl Measurement {
         Self::Models,
         Self::CliSessions,
         Self::Reexec,
+        Self::Attached,
     ];
 
     const fn name(self) -> &'static str {
@@ -114,6 +118,7 @@ impl Measurement {
             Self::Models => "models",
             Self::CliSessions => "cli-sessions",
             Self::Reexec => "reexec",
+            Self::Attached => "attached",
         }
     }
 
@@ -132,6 +137,7 @@ impl Measurement {
             Self::Models => models::measure(report).await,
             Self::CliSessions => cli_sessions::measure(report).await,
             Self::Reexec => reexec::measure(report).await,
+            Self::Attached => attached::measure(report).await,
         }
     }
 }

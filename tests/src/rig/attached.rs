@@ -14,6 +14,18 @@ use super::process::Process;
 /// The attach socket, in the directory of the front.
 pub(super) const ATTACH_SOCKET: &str = "attach.sock";
 
+/// What starts a program in a network, processes and mounts of its own, as a container is; what lies in the front's
+/// directory is shared.
+pub const ELSEWHERE: [&str; 6] =
+    ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Whether [`ELSEWHERE`] works here.
+pub async fn elsewhere_is_there() -> bool {
+    let mut command = Command::new(ELSEWHERE[0]);
+    let there = command.args(&ELSEWHERE[1..]).arg("true").status().await;
+    there.is_ok_and(|status| status.success())
+}
+
 /// Such a worker. Dropped, it is ended with everything below it.
 #[derive(Debug)]
 pub struct Attached {

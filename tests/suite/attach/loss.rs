@@ -1,12 +1,12 @@
 //! Workers that die, fronts that die or renew themselves, and links that break.
 
 use holdfast_tests::rig::moving::Clients;
-use holdfast_tests::rig::{Process, Signal, Traffic};
+use holdfast_tests::rig::{ELSEWHERE, Process, Signal, Traffic};
 use rustix::net::sockopt::socket_type;
 use rustix::net::{Shutdown, SocketType, shutdown};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::updates::{ELSEWHERE, namespaces_are_there};
+use super::updates::namespaces_are_there;
 use super::{attachable, served, until_serves};
 use crate::skipped;
 

@@ -1,21 +1,14 @@
 //! One image after the other: each worker is in namespaces of its own, as containers are.
 
 use holdfast_tests::rig::moving::Clients;
-use holdfast_tests::rig::{Attached, Front, Traffic};
-use tokio::process::Command;
+use holdfast_tests::rig::{Attached, ELSEWHERE, Front, Traffic, elsewhere_is_there};
 
 use super::{attachable, until_serves};
 use crate::skipped;
 
-/// A network, processes and mounts of its own, with what lies in the front's directory shared.
-pub(super) const ELSEWHERE: [&str; 6] =
-    ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
-
-/// Whether such namespaces can be had here; says that it was skipped otherwise.
+/// Whether namespaces can be had here; says that it was skipped otherwise.
 pub(super) async fn namespaces_are_there() -> bool {
-    let mut command = Command::new(ELSEWHERE[0]);
-    let there = command.args(&ELSEWHERE[1..]).arg("true").status().await;
-    let there = there.is_ok_and(|status| status.success());
+    let there = elsewhere_is_there().await;
     if !there {
         skipped("no namespaces of its own can be had here");
     }
