@@ -2,6 +2,7 @@
 
 mod loss;
 mod refused;
+mod update_script;
 mod updates;
 
 use holdfast_tests::rig::{Attached, Front, Setup, Status};
