@@ -4,7 +4,7 @@ use holdfast_tests::rig::moving::Clients;
 use holdfast_tests::rig::{Attached, ELSEWHERE, Front, Traffic, elsewhere_is_there};
 
 use super::{attachable, until_serves};
-use crate::skipped;
+use crate::{called, skipped};
 
 /// Whether namespaces can be had here; says that it was skipped otherwise.
 pub(super) async fn namespaces_are_there() -> bool {
@@ -41,6 +41,35 @@ async fn ten_images_one_after_the_other_refuse_close_and_lose_nothing() {
         (status.takeovers.committed, status.takeovers.rolled_back, status.crashes),
         (10, 0, 0)
     );
+}
+
+#[tokio::test]
+async fn workers_elsewhere_share_the_database_the_locked_files_and_one_lease() {
+    if !namespaces_are_there().await {
+        return;
+    }
+    let front = Front::with(attachable).await;
+    let mut worker = front.attach(&ELSEWHERE, &[]);
+    until_serves(&front, 1).await;
+    for number in 1..=4 {
+        // The one is a row of the database, the other a change of a file under its lock.
+        let session = format!(r#"{{"key":"agent:main:by-{number}"}}"#);
+        called(&front, &["sessions.create", "--params", &session]).await.assert_code(0);
+        let agent = format!(r#"{{"name":"by-{number}","workspace":"space-{number}"}}"#);
+        called(&front, &["agents.create", "--params", &agent]).await.assert_code(0);
+        let next = front.attach(&ELSEWHERE, &[]);
+        let status = until_serves(&front, number + 1).await;
+        let holders = status.generations.iter().filter(|generation| generation.lease);
+        assert_eq!(holders.count(), 1, "{status:?}");
+        assert_eq!(worker.exit_code().await, 0);
+        worker = next;
+        let sessions = called(&front, &["sessions.list"]).await.output;
+        let agents = called(&front, &["agents.list"]).await.output;
+        for before in 1..=number {
+            let name = format!("by-{before}");
+            assert!(sessions.contains(&name) && agents.contains(&name), "{sessions} {agents}");
+        }
+    }
 }
 
 #[tokio::test]
