@@ -14,9 +14,10 @@ use crate::claims;
 use crate::control::protocol::TakeoverRequest;
 use crate::control::server::{Asked, StatusInParts, Watch};
 use crate::event::{Granted, Note, PauseEnd, TakeoverDenied, TakeoverNumber};
-use crate::front::{Front, Timer};
+use crate::front::Front;
 use crate::generation::State;
 use crate::program::ProgramChange;
+use crate::timer::Timer;
 use crate::workers::Wish;
 
 /// How old a worker is at least when it is replaced by its own wish: one that wishes so at each start must

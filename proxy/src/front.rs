@@ -45,6 +45,7 @@ use crate::spawn::Terms;
 use crate::story::{Farewell, Story};
 use crate::systemd::Manager;
 use crate::tally::Tally;
+use crate::timer::{Timer, until};
 use crate::turning_away::TurningAway;
 use crate::workers::{Killed, Workers, to_worker};
 
@@ -73,21 +74,6 @@ pub(crate) enum Hangup {
     Takeover,
     /// The terminal's window was closed.
     Stop,
-}
-
-/// A moment the front waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Timer {
-    /// The policy asked for it.
-    Policy(Deadline),
-    /// A dead worker has had time enough for its last words.
-    LastWords(GenerationId),
-    /// A worker that wants to be replaced has served long enough.
-    Wanted(GenerationId),
-    /// The service manager is to hear something.
-    Manager,
-    /// The status page is to be started again. Never written down: another image starts it anyway.
-    Admin,
 }
 
 /// The front.
@@ -345,31 +331,6 @@ impl Front {
         }
     }
 
-    fn on_time(&mut self) {
-        let now = Instant::now();
-        let passed: Vec<Timer> =
-            self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
-        for timer in passed {
-            // An earlier one of this batch may have cleared it.
-            if self.timers.remove(&timer).is_none() {
-                continue;
-            }
-            match timer {
-                Timer::Policy(deadline) => self.feed(Event::Passed(deadline)),
-                Timer::LastWords(id) => {
-                    self.workers.end_conversation(id);
-                    self.bury(id);
-                }
-                Timer::Wanted(id) => self.replace_as_wanted(id),
-                Timer::Manager => {
-                    self.manager.on_time();
-                    self.tell_manager();
-                }
-                Timer::Admin => self.keep_admin(),
-            }
-        }
-    }
-
     pub(crate) fn on_takeover_signal(&mut self, name: &'static str) {
         match self.generations.request_takeover(None) {
             Ok((takeover, actions)) => {
@@ -448,13 +409,6 @@ impl Front {
 async fn checked(reexec: &mut Option<Reexec>) -> Outcome {
     match reexec {
         Some(reexec) => reexec.checked().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

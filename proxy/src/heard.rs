@@ -12,12 +12,13 @@ use tracing::debug;
 
 use crate::claims;
 use crate::event::{Event, Exit, Failure};
-use crate::front::{Front, Timer};
+use crate::front::Front;
 use crate::generation::Course;
 use crate::handoff::Word;
 use crate::memory;
 use crate::reap;
 use crate::spawn;
+use crate::timer::Timer;
 use crate::workers::Origin;
 
 /// How long a dead worker's link is still listened to, for what it said last.

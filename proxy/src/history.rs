@@ -17,7 +17,7 @@ use std::time::Instant;
 use handoff::message::{Drained, GenerationId, millis};
 use serde::{Deserialize, Serialize};
 
-use crate::control::protocol::{Happened, LastTakeover};
+use crate::control::document::{Happened, LastTakeover};
 use crate::event::{Note, PauseEnd};
 use crate::program::Program;
 use crate::record::Record;

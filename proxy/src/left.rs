@@ -7,7 +7,7 @@ use handoff::message::millis;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
-use crate::control::protocol::LeftProgram;
+use crate::control::document::LeftProgram;
 use crate::event::CRASH_LOOP;
 use crate::program::Program;
 

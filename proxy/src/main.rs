@@ -59,6 +59,7 @@ mod story;
 mod systemd;
 mod takeover;
 mod tally;
+mod timer;
 mod told;
 mod top;
 mod turning_away;

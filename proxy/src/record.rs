@@ -5,7 +5,8 @@ use std::time::Instant;
 use handoff::message::{Connections, Drained, GenerationId, millis};
 use serde::{Deserialize, Serialize};
 
-use crate::control::protocol::{LastTakeover, Outcome, Phases};
+use crate::control::document::{LastTakeover, Phases};
+use crate::control::protocol::Outcome;
 use crate::event::TakeoverNumber;
 
 /// One takeover, as far as it has come.

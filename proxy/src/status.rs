@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use handoff::message::{GenerationId, millis};
 
-use crate::control::protocol::{
+use crate::control::document::{
     AttachStatus, FrontStatus, GenerationStatus, LimitsStatus, ListenerStatus, NextTakeover,
     OriginStatus, Paused, Phases, RecoveredStatus, Respawn, Status, TakeoverStatus,
 };

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::control::protocol::{
-    Answer, LastFailure, LastTakeover, LeftProgram, Outcome, Phases, ReexecCounts, TakeoverCounts,
+use crate::control::document::{
+    LastFailure, LastTakeover, LeftProgram, Phases, ReexecCounts, TakeoverCounts,
 };
+use crate::control::protocol::{Answer, Outcome};
 use crate::event::{Exit, Note, PauseEnd, TakeoverNumber};
 use crate::history::History;
 use crate::left::Left;

@@ -7,7 +7,8 @@
 use handoff::message::{Connections, Drained, GenerationId};
 use serde::{Deserialize, Serialize};
 
-use crate::control::protocol::{LastTakeover, Outcome, Phases};
+use crate::control::document::{LastTakeover, Phases};
+use crate::control::protocol::Outcome;
 use crate::event::{Exit, Note};
 use crate::story::Farewell;
 

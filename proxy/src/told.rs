@@ -8,11 +8,12 @@ use handoff::message::GenerationId;
 use tracing::warn;
 
 use crate::control::protocol::Outcome;
-use crate::front::{Front, Timer};
+use crate::front::Front;
 use crate::generation::{Course, State};
 use crate::outlet::Outlet;
 use crate::systemd::inherited::{Inherited, Names};
 use crate::systemd::{Phase, Picture};
+use crate::timer::Timer;
 
 impl Front {
     /// Gives the listening sockets to the service manager to keep, and closes what it kept and nobody wants.

@@ -35,6 +35,7 @@ mod chain;
 pub mod fault;
 pub mod fd_passing;
 pub mod filesystem;
+mod generation_id;
 pub mod limits;
 pub mod link;
 pub mod message;

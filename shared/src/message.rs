@@ -11,13 +11,12 @@
 //!   lost in silence.
 //! - Nothing here knows what the worker serves.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::attach::Application;
+pub use crate::generation_id::{GenerationId, NotAGeneration};
 use crate::rescue::{Rescue, Rescued};
 
 /// The version of the link's protocol that this crate speaks.
@@ -26,70 +25,6 @@ pub const PROTOCOL: u32 = 1;
 pub const OLDEST_PROTOCOL: u32 = 1;
 /// The largest packet, in bytes. The kernel refuses SEQPACKET packets a little above 180 KB.
 pub const MAX_MESSAGE: usize = 128 * 1024;
-
-/// One numbered life of the worker: `g1`, `g2`, …; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct GenerationId(u64);
-
-impl GenerationId {
-    /// The generation with this number.
-    #[must_use]
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Its number.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0
-    }
-
-    /// The generation that comes after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-impl fmt::Display for GenerationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "g{}", self.0)
-    }
-}
-
-/// A word that was meant as a generation and is none.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{word:?} is no generation; write it as g7")]
-pub struct NotAGeneration {
-    word: String,
-}
-
-impl FromStr for GenerationId {
-    type Err = NotAGeneration;
-
-    fn from_str(word: &str) -> Result<Self, NotAGeneration> {
-        word.strip_prefix('g')
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
-            .and_then(|digits| digits.parse().ok())
-            .map(Self)
-            .ok_or_else(|| NotAGeneration { word: word.chars().take(40).collect() })
-    }
-}
-
-impl TryFrom<String> for GenerationId {
-    type Error = NotAGeneration;
-
-    fn try_from(word: String) -> Result<Self, NotAGeneration> {
-        word.parse()
-    }
-}
-
-impl From<GenerationId> for String {
-    fn from(id: GenerationId) -> Self {
-        id.to_string()
-    }
-}
 
 /// The longest time that [`ToFront::Extend`] is granted at once: who needs more says so again, and is alive then.
 pub const LONGEST_EXTENSION: Duration = Duration::from_secs(600);
@@ -354,15 +289,6 @@ pub fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::rescue::{Incumbent, Standing};
-
-    #[test]
-    fn a_generation_is_written_and_read_as_g7() {
-        assert_eq!(GenerationId::new(7).to_string(), "g7");
-        assert_eq!("g7".parse(), Ok(GenerationId::new(7)));
-        for word in ["7", "g", "g-1", "g+1", "G7", "g7 ", "g99999999999999999999"] {
-            assert!(word.parse::<GenerationId>().is_err(), "{word}");
-        }
-    }
 
     #[test]
     fn every_message_reads_back_as_it_was_written() {

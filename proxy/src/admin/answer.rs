@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::gate::{Gate, Outside};
 use super::look::Looker;
 use super::{metrics, page};
-use crate::control::protocol::Status;
+use crate::control::document::Status;
 
 /// How many may follow the page live; others see it as it is, and load it again.
 const MOST_VIEWERS: usize = 32;
@@ -285,7 +285,7 @@ impl Body for Content {
 mod tests {
     use super::*;
     use crate::admin::page::tests::status;
-    use crate::control::protocol::TakeoverStatus;
+    use crate::control::document::TakeoverStatus;
 
     #[test]
     fn newcomers_are_served_while_somebody_accepts_or_hands_over() {

@@ -26,10 +26,11 @@ use tracing::{debug, warn};
 use super::flags::{AdminFlags, AdminRefused, TOKEN_VARIABLE};
 use super::server;
 use crate::event::{Exit, SHORT_LIFE, respawn_pause};
-use crate::front::{Front, Timer};
+use crate::front::Front;
 use crate::generation::Course;
 use crate::reexec::state::number;
 use crate::spawn;
+use crate::timer::Timer;
 
 /// The word that has this binary serve the status page.
 pub(crate) const COMMAND: &str = "admin";

@@ -13,7 +13,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::control::client::{self, AskFailed};
-use crate::control::protocol::{Answer, Command, Status};
+use crate::control::document::Status;
+use crate::control::protocol::{Answer, Command};
 use crate::tally::Tally;
 
 /// How long a look is shared.

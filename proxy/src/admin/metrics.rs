@@ -11,7 +11,7 @@ use std::fmt::{Display, Write as _};
 use handoff::message::Connections;
 
 use super::look::Seen;
-use crate::control::protocol::{GenerationStatus, Status};
+use crate::control::document::{GenerationStatus, Status};
 use crate::tally::{Histogram, Tally};
 
 /// What a generation is, for whoever adds up: its state has finer words.

@@ -12,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Control, Failed, configuration, duration, say, spoken, status};
 use crate::control::client::{self, AskFailed};
-use crate::control::protocol::{Answer, Command, Status};
+use crate::control::document::Status;
+use crate::control::protocol::{Answer, Command};
 use crate::prove::private::PrivateFront;
 use crate::prove::report::Verdict;
 use crate::prove::{self, Plan, Progress, Target};

@@ -11,6 +11,7 @@
 //!   let go.
 
 pub(crate) mod client;
+pub(crate) mod document;
 pub(crate) mod protocol;
 #[cfg(test)]
 mod schema;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::protocol::Status;
+use super::document::Status;
 
 fn schema() -> Value {
     serde_json::from_str(include_str!("../../../deploy/status.schema.json")).unwrap()

@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::control::MAX_REQUEST;
-use crate::control::protocol::{Answer, Command, Status, TakeoverRequest};
+use crate::control::document::Status;
+use crate::control::protocol::{Answer, Command, TakeoverRequest};
 use crate::control::understood::understood;
 use crate::reexec::Caller;
 use crate::reexec::state::{ControlState, number};

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::client;
-use crate::control::protocol::{Answer, Command as Asked, Status};
+use crate::control::document::Status;
+use crate::control::protocol::{Answer, Command as Asked};
 
 /// How long it may take until a worker serves: the front's own deadline, and a little more.
 const START: Duration = Duration::from_secs(65);

@@ -17,10 +17,11 @@ use crate::admin::keeper::Keeper;
 use crate::age::monotonic;
 use crate::attach::{Attachments, Parted};
 use crate::control::server::{ControlFailed, ControlSocket};
-use crate::front::{Front, Timer};
+use crate::front::Front;
 use crate::handoff::{Recalled, Word};
 use crate::hold::Hold;
 use crate::listener::{ListenFailed, Listeners};
+use crate::timer::Timer;
 use crate::turning_away::TurningAway;
 
 /// Links that are nobody's for a moment.

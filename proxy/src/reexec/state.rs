@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 use crate::admin::keeper::KeeperState;
 use crate::adoption::Recovered;
 use crate::attach::AttachState;
-use crate::front::{Settings, Timer};
+use crate::front::Settings;
 use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::program::Programs;
 use crate::story::Story;
 use crate::tally::Tally;
+use crate::timer::Timer;
 use crate::workers::Worker;
 
 /// The version of the state that this image writes.

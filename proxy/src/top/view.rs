@@ -9,7 +9,7 @@ use handoff::message::GenerationId;
 
 use super::watcher::Sight;
 use crate::colour::{Colour, Tone};
-use crate::control::protocol::Status;
+use crate::control::document::Status;
 
 /// For how many looks a notice is shown.
 const NOTICE: u32 = 12;
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(pressed(&mut view, "p"), [Act::Pause]);
         let mut paused = status();
         let generation = GenerationId::new(8);
-        paused.paused = Some(crate::control::protocol::Paused { generation, remaining_ms: 1 });
+        paused.paused = Some(crate::control::document::Paused { generation, remaining_ms: 1 });
         view.on_sight(Sight::Status(paused), Duration::ZERO);
         assert_eq!(pressed(&mut view, "p"), [Act::Resume]);
         pressed(&mut view, "t");

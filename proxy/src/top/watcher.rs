@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::control::client::{self, AskFailed};
-use crate::control::protocol::{Answer, Command, Status};
+use crate::control::document::Status;
+use crate::control::protocol::{Answer, Command};
 
 /// How long the front may take to answer: far longer than it takes, and than it waits for its workers.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use handoff::GenerationId;
 
-use crate::control::protocol::{Happened, Status};
+use crate::control::document::{Happened, Status};
 
 /// How many generations are shown, the last ones.
 const MOST_LIVES: usize = 8;
@@ -185,7 +185,7 @@ mod tests {
         let one = status.generations[0].clone();
         status.generations = living
             .iter()
-            .map(|(number, state, age_ms)| crate::control::protocol::GenerationStatus {
+            .map(|(number, state, age_ms)| crate::control::document::GenerationStatus {
                 generation: GenerationId::new(*number),
                 state: (*state).to_owned(),
                 age_ms: *age_ms,

@@ -15,7 +15,8 @@ mod picture;
 mod tables;
 
 use super::look::Seen;
-use crate::control::protocol::{Outcome, Status};
+use crate::control::document::Status;
+use crate::control::protocol::Outcome;
 use html::{escaped, spoken};
 
 /// How it looks.
@@ -235,7 +236,7 @@ pub(super) mod tests {
             Some(handoff::message::OldestWork { what: evil.to_owned(), age_ms: 1 });
         status.listeners[0].address = evil.to_owned();
         status.front.version = evil.to_owned();
-        status.events = vec![crate::control::protocol::Happened {
+        status.events = vec![crate::control::document::Happened {
             age_ms: 1,
             kind: evil.to_owned(),
             generation: None,
@@ -243,7 +244,7 @@ pub(super) mod tests {
         }];
         let last = r#"{"successor":"g2","incumbent":"g1","outcome":"rolled-back","reason":"REASON",
             "phases":{},"finished":null,"closed":null,"cut":null}"#;
-        let mut last: crate::control::protocol::LastTakeover = serde_json::from_str(last).unwrap();
+        let mut last: crate::control::document::LastTakeover = serde_json::from_str(last).unwrap();
         last.reason = Some(evil.to_owned());
         status.recent_takeovers = vec![last.clone()];
         status.last_takeover = Some(last);
@@ -266,7 +267,7 @@ pub(super) mod tests {
         assert_eq!(says(|s| s.generations[0].failing = vec!["store".into()]).0, Tone::Warn);
         let (tone, words) = says(|s| {
             s.generations.clear();
-            s.respawn = Some(crate::control::protocol::Respawn { in_ms: 4000 });
+            s.respawn = Some(crate::control::document::Respawn { in_ms: 4000 });
         });
         assert_eq!(
             (tone, words.as_str()),

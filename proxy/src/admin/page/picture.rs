@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::html::spoken;
 use super::life::{Life, Phase, Span};
-use crate::control::protocol::Phases;
+use crate::control::document::Phases;
 
 /// The picture's width, and where its lines begin and end.
 const WIDTH: f64 = 960.0;

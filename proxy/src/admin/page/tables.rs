@@ -7,7 +7,8 @@ use handoff::message::Connections;
 
 use super::html::{escaped, size, spoken};
 use super::picture;
-use crate::control::protocol::{GenerationStatus, LastTakeover, Outcome, Status};
+use crate::control::document::{GenerationStatus, LastTakeover, Status};
+use crate::control::protocol::Outcome;
 
 /// How many takeovers are shown, and how many events: the last ones.
 const MOST_TAKEOVERS: usize = 10;

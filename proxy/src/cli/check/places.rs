@@ -9,7 +9,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::finding::{Finding, Subject};
 use super::{Asked, Worker};
-use crate::control::protocol::Status;
+use crate::control::document::Status;
 use crate::control::server::MAX_PATH;
 
 /// Less than this, in bytes, is soon full.

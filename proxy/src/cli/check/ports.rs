@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
 use super::finding::{Finding, Subject};
 use super::{Asked, Worker, places};
-use crate::control::protocol::Status;
+use crate::control::document::Status;
 use crate::listener;
 
 /// What is found of the addresses.

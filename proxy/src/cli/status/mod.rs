@@ -14,7 +14,8 @@ use self::table::Page;
 use self::wait::{Awaited, Wait};
 use super::{Control, Failed, duration, say};
 use crate::control::client::{self, AskFailed};
-use crate::control::protocol::{Answer, Command, Status as Document};
+use crate::control::document::Status as Document;
+use crate::control::protocol::{Answer, Command};
 
 /// Show the front, its listeners, every generation, and how the last takeover went.
 ///

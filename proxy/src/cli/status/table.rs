@@ -13,10 +13,11 @@ use rustix::termios::tcgetwinsize;
 
 use crate::cli::takeover::sessions_moved;
 use crate::colour::{Colour, Tone};
-use crate::control::protocol::{
-    GenerationStatus, Happened, LastTakeover, NextTakeover, OriginStatus, Outcome, Phases,
-    ReexecCounts, Status,
+use crate::control::document::{
+    GenerationStatus, Happened, LastTakeover, NextTakeover, OriginStatus, Phases, ReexecCounts,
+    Status,
 };
+use crate::control::protocol::Outcome;
 use crate::spoken;
 
 /// How many of the last events are shown.

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::of_front;
 use crate::cli::Failed;
 use crate::control::client::AskFailed;
-use crate::control::protocol::{Outcome, Status};
+use crate::control::document::Status;
+use crate::control::protocol::Outcome;
 use crate::spoken;
 
 /// How often the front is asked.
@@ -196,7 +197,7 @@ fn nobody(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{GenerationStatus, LastTakeover};
+    use crate::control::document::{GenerationStatus, LastTakeover};
 
     fn status() -> Status {
         let text = include_str!("../../../tests/status/draining.json");

@@ -4,7 +4,7 @@ use ratatui::text::{Line, Span};
 
 use super::Ink;
 use crate::colour::Tone;
-use crate::control::protocol::{GenerationStatus, OriginStatus, Status};
+use crate::control::document::{GenerationStatus, OriginStatus, Status};
 use crate::spoken;
 use crate::top::view::{Drain, View};
 

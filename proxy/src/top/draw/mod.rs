@@ -20,7 +20,7 @@ use ratatui::widgets::Paragraph;
 
 use super::view::{Asks, View};
 use crate::colour::{Colour, Tone};
-use crate::control::protocol::{NextTakeover, Status};
+use crate::control::document::{NextTakeover, Status};
 use crate::spoken;
 
 /// The smallest screen that has room for what matters.
@@ -200,7 +200,7 @@ fn events(status: &Status, ink: Ink) -> Vec<Line<'static>> {
     if status.events.is_empty() {
         return vec![Line::from(ink.of(Tone::Faint, " nothing that this front remembers"))];
     }
-    let line = |event: &crate::control::protocol::Happened| {
+    let line = |event: &crate::control::document::Happened| {
         let age = format!(" {:>7}  ", spoken::short_time(event.age_ms));
         let tone = Tone::of_event(&event.kind);
         Line::from(vec![ink.of(Tone::Faint, age), ink.of(tone, event.sentence.clone())])

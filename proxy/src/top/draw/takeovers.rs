@@ -5,7 +5,8 @@ use ratatui::text::{Line, Span};
 
 use super::Ink;
 use crate::colour::Tone;
-use crate::control::protocol::{LastTakeover, Outcome, Phases, Status, TakeoverStatus};
+use crate::control::document::{LastTakeover, Phases, Status, TakeoverStatus};
+use crate::control::protocol::Outcome;
 use crate::spoken;
 
 /// What the parts of a bar mean.
