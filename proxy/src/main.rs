@@ -16,6 +16,7 @@ mod event;
 #[cfg(test)]
 mod explored;
 mod failing;
+mod followers;
 mod front;
 #[cfg(test)]
 mod fuzzed;

@@ -1,7 +1,6 @@
 //! What happened, for whoever asks: the log, the takeover being followed, and the last one.
 //!
 //! **Invariants**
-//! - Telling never holds the front up: a follower that does not read is let go of.
 //! - The log of a takeover that goes well is under ten lines, and the reason of one that does not is one line.
 
 use std::time::{Duration, Instant};
@@ -16,20 +15,18 @@ use crate::control::document::{
 };
 use crate::control::protocol::{Answer, Outcome};
 use crate::event::{Exit, Note, PauseEnd, TakeoverNumber};
+use crate::followers::Followers;
 use crate::history::History;
 use crate::left::Left;
 use crate::program::Program;
 use crate::record::Record;
-
-/// How many lines of a takeover's story may wait for a follower.
-const FOLLOWER_QUEUE: usize = 64;
 
 /// The front's memory of what happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Story {
     /// They ask again.
     #[serde(skip)]
-    followers: Vec<(TakeoverNumber, mpsc::Sender<Answer>)>,
+    followers: Followers,
     running: Option<Record>,
     last: Option<Record>,
     failure: Option<Failure>,
@@ -73,7 +70,7 @@ pub(crate) struct Farewell {
 impl Story {
     pub(crate) fn new() -> Self {
         Self {
-            followers: Vec::new(),
+            followers: Followers::default(),
             running: None,
             last: None,
             failure: None,
@@ -111,10 +108,7 @@ impl Story {
 
     /// Follows a takeover from here on.
     pub(crate) fn follow(&mut self, takeover: TakeoverNumber) -> mpsc::Receiver<Answer> {
-        let (follower, events) = mpsc::channel(FOLLOWER_QUEUE);
-        self.followers.retain(|(_, follower)| !follower.is_closed());
-        self.followers.push((takeover, follower));
-        events
+        self.followers.follow(takeover)
     }
 
     /// Follows a takeover that was followed before, from where it has come to, with the generation that drains. `None`
@@ -432,7 +426,7 @@ impl Story {
 
     fn done(&mut self, number: TakeoverNumber, outcome: Outcome, cut: u64, reason: Option<String>) {
         self.send(number, Answer::Done { outcome, cut, reason });
-        self.followers.retain(|(followed, _)| *followed != number);
+        self.followers.end(number);
     }
 
     fn send_running(&mut self, answer: Answer) {
@@ -442,9 +436,7 @@ impl Story {
     }
 
     fn send(&mut self, number: TakeoverNumber, answer: Answer) {
-        self.followers.retain(|(followed, follower)| {
-            *followed != number || follower.try_send(answer.clone()).is_ok()
-        });
+        self.followers.tell(number, &answer);
     }
 }
 
