@@ -75,6 +75,8 @@ const EXAMPLES: [(&str, &[&str]); 18] = [
         &[
             "holdfast run",
             "holdfast run --listen 127.0.0.1:8080 -- ./my-worker --verbose",
+            "holdfast run --admin 127.0.0.1:18790",
+            "holdfast run --attach /run/holdfast/attach.sock",
             "holdfast run --profile openclaw -- openclaw gateway run",
             "holdfast run --adapter relay --listen 127.0.0.1:8080 -- python3 -m http.server {port}",
         ],
