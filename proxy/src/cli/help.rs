@@ -104,7 +104,7 @@ const EXAMPLES: [(&str, &[&str]); 18] = [
             "holdfast prove --yes --connections 50 --rate 100",
         ],
     ),
-    ("admin", &["holdfast admin --admin 127.0.0.1:18790", "holdfast run --admin 127.0.0.1:18790"]),
+    ("admin", &["holdfast admin --admin 127.0.0.1:18790"]),
     ("stop", &["holdfast stop", "holdfast stop --now"]),
     ("healthcheck", &["holdfast healthcheck && echo somebody accepts"]),
     ("adapter", &["holdfast adapter activate -- ./my-server"]),
