@@ -125,6 +125,7 @@ impl Front {
     }
 
     pub(crate) fn on_asked(&mut self, asked: Asked) {
+        self.rest_later();
         match asked {
             Asked::Status { reply } => {
                 let status = self.status();

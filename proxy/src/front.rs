@@ -34,7 +34,6 @@ use crate::generation::Generations;
 use crate::handoff::Word;
 use crate::listener::Listeners;
 use crate::log::Log;
-use crate::memory;
 use crate::oom::KillsSeen;
 use crate::program::{Program, Programs};
 use crate::reap;
@@ -232,6 +231,7 @@ impl Front {
 
     /// Performs actions in order. One that fails at once is an event of its own, fed after them.
     pub(crate) fn perform(&mut self, actions: Vec<Action>) {
+        self.rest_later();
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             match action {
@@ -387,12 +387,9 @@ impl Front {
                 }
             }
             Note::RolledBack { .. } => self.want_again(),
-            Note::Serving(id) => {
-                if !self.greeted {
-                    self.greeted = true;
-                    self.greet(*id);
-                }
-                memory::give_back();
+            Note::Serving(id) if !self.greeted => {
+                self.greeted = true;
+                self.greet(*id);
             }
             _ => {}
         }

@@ -13,9 +13,7 @@ use tracing::debug;
 use crate::claims;
 use crate::event::{Event, Exit, Failure};
 use crate::front::Front;
-use crate::generation::Course;
 use crate::handoff::Word;
-use crate::memory;
 use crate::reap;
 use crate::spawn;
 use crate::timer::Timer;
@@ -26,6 +24,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Front {
     pub(crate) fn on_word(&mut self, word: Word) {
+        self.rest_later();
         match word {
             Word::Said(id, said) => self.on_said(id, said),
             Word::Ended(id) => {
@@ -148,10 +147,6 @@ impl Front {
         self.feed(Event::Exited { generation: id, exit });
         self.workers.bury(id);
         self.rescue.forget(id);
-        // Whoever waits for somebody to serve, or for a takeover, waits for this task.
-        if self.generations.course == Course::Steady {
-            memory::give_back();
-        }
         true
     }
 }

@@ -6,8 +6,8 @@
 //! again from the page cache, without a read.
 //!
 //! **Invariants**
-//! - It is asked when something is over, never on a way that anybody waits for.
-//! - Only mappings that are executable and cannot be written are let go of: their pages are the file's.
+//! - It is asked when nothing has happened for a while, never on a way that anybody waits for.
+//! - Only mappings that cannot be written, and never were, are let go of: their pages are the file's.
 #![expect(unsafe_code, reason = "no safe crate has malloc_trim(3), nor madvise(2)")]
 
 use std::ffi::c_void;
@@ -21,47 +21,75 @@ unsafe extern "C" {
     safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
 }
 
-/// Gives back the pages that hold nothing, where the allocator keeps such, and those of code.
+/// Gives back the pages that hold nothing, where the allocator keeps such, and those that are a file's.
 pub(crate) fn give_back() {
-    #[cfg(target_env = "gnu")]
-    malloc_trim(0);
     // Without a list nothing is let go of.
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, length) in maps.lines().filter_map(code) {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    for (start, length) in of_files(&maps) {
         let start = std::ptr::with_exposed_provenance_mut::<c_void>(start);
-        // SAFETY: the mapping is a file's, private and not writable, so whatever is read there next is what was there:
-        // the kernel maps the file's page again (madvise(2), MADV_DONTNEED).
+        // SAFETY: the mapping is a file's, private and not writable, and no page of it was ever written, so whatever is
+        // read there next is what was there: the kernel maps the file's page again (madvise(2), MADV_DONTNEED).
         let let_go = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
         // Locked pages stay, and nothing else can be wrong with a mapping that is there.
         let _ = let_go;
     }
+    // Last: the list was long.
+    drop(maps);
+    #[cfg(target_env = "gnu")]
+    malloc_trim(0);
 }
 
-/// Where code of a file is mapped, from a line of proc_pid_maps(5): `start-end r-xp offset device inode path`.
-fn code(line: &str) -> Option<(usize, usize)> {
+/// Where nothing but a file's pages is mapped: code and constants. From proc_pid_smaps(5): a line `start-end rights offset
+/// device inode path` a mapping, and lines about it. What was relocated at the start is not writable any more, and has
+/// pages that are no file's (`Anonymous`).
+fn of_files(maps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut mapping = None;
+    for line in maps.lines() {
+        if let Some(anonymous) = line.strip_prefix("Anonymous:") {
+            found.extend(mapping.take().filter(|_| anonymous.trim() == "0 kB"));
+        } else if let Some(next) = mapped(line) {
+            mapping = next;
+        }
+    }
+    found
+}
+
+/// Of the line that begins a mapping: where it is, if it is a file's, private and not writable.
+fn mapped(line: &str) -> Option<Option<(usize, usize)>> {
     let mut fields = line.split_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
-    if fields.next()? != "r-xp" || fields.nth(2)? == "0" {
-        return None;
-    }
     let number = |digits| usize::from_str_radix(digits, 16).ok();
     let (start, end) = (number(start)?, number(end)?);
-    Some((start, end.checked_sub(start)?))
+    let is_a_files = matches!(fields.next()?, "r-xp" | "r--p") && fields.nth(2)? != "0";
+    Some(is_a_files.then_some((start, end.checked_sub(start)?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A mapping and two of the lines about it.
+    fn mapping(rights: &str, inode: u64, anonymous: u64) -> String {
+        format!(
+            "1000-3000 {rights} 00001000 fe:00 {inode}    /usr/bin/x\nRss:    8 kB\nAnonymous:    {anonymous} kB\n"
+        )
+    }
+
     #[test]
-    fn only_code_of_files_is_let_go_of() {
-        let line =
-            |rights, inode| format!("1000-3000 {rights} 00001000 fe:00 {inode}    /usr/bin/x");
-        assert_eq!(code(&line("r-xp", 7)), Some((0x1000, 0x2000)));
-        for (rights, inode) in [("r--p", 7), ("rw-p", 7), ("rwxp", 7), ("r-xs", 7), ("r-xp", 0)] {
-            assert_eq!(code(&line(rights, inode)), None, "{rights} {inode}");
+    fn only_what_is_a_files_and_was_never_written_is_let_go_of() {
+        for rights in ["r-xp", "r--p"] {
+            assert_eq!(of_files(&mapping(rights, 7, 0)), [(0x1000, 0x2000)], "{rights}");
         }
-        assert_eq!(code(""), None);
+        for (rights, inode, anonymous) in
+            [("r--p", 7, 4), ("rw-p", 7, 0), ("rwxp", 7, 0), ("r-xs", 7, 0), ("r-xp", 0, 0)]
+        {
+            assert_eq!(of_files(&mapping(rights, inode, anonymous)), [], "{rights} {inode}");
+        }
+        assert_eq!(of_files("Anonymous: 0 kB\n"), []);
+        let several =
+            [mapping("rw-p", 7, 0), mapping("r--p", 7, 0), mapping("r--p", 7, 8)].concat();
+        assert_eq!(of_files(&several), [(0x1000, 0x2000)]);
     }
 
     #[test]
@@ -69,5 +97,6 @@ mod tests {
         let before: Vec<String> = (0..100).map(|n| format!("{n:x}")).collect();
         give_back();
         assert_eq!(before, (0..100).map(|n| format!("{n:x}")).collect::<Vec<_>>());
+        assert!(!of_files(&fs::read_to_string("/proc/self/smaps").unwrap()).is_empty());
     }
 }

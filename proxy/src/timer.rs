@@ -1,12 +1,14 @@
 //! What the front waits for, and what it does when that has come.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use handoff::GenerationId;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Deadline, Event};
 use crate::front::Front;
+use crate::generation::Course;
+use crate::memory;
 
 /// A moment the front waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +23,18 @@ pub(crate) enum Timer {
     Manager,
     /// The status page is to be started again. Never written down: another image starts it anyway.
     Admin,
+    /// Nothing has happened for a while, maybe. Never written down: another image has something happen first.
+    Rest,
+}
+
+/// How long after something has happened the front gives back what it had for it.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
+impl Timer {
+    /// Whether it is the same moment in another image of the front.
+    pub(crate) const fn is_carried(self) -> bool {
+        !matches!(self, Self::Admin | Self::Rest)
+    }
 }
 
 impl Front {
@@ -46,8 +60,17 @@ impl Front {
                     self.tell_manager();
                 }
                 Timer::Admin => self.keep_admin(),
+                Timer::Rest if self.generations.course == Course::Steady => memory::give_back(),
+                // Whoever waits for somebody to serve, or for a takeover, waits for this task. Its end is something
+                // that happens, and has the front rest.
+                Timer::Rest => {}
             }
         }
+    }
+
+    /// Something happens: the front rests a while after it.
+    pub(crate) fn rest_later(&mut self) {
+        self.timers.entry(Timer::Rest).or_insert_with(|| Instant::now() + REST_AFTER);
     }
 }
 

@@ -21,7 +21,6 @@ use crate::front::Front;
 use crate::handoff::{Recalled, Word};
 use crate::hold::Hold;
 use crate::listener::{ListenFailed, Listeners};
-use crate::timer::Timer;
 use crate::turning_away::TurningAway;
 
 /// Links that are nobody's for a moment.
@@ -104,7 +103,7 @@ impl Front {
             timers: self
                 .timers
                 .iter()
-                .filter(|(timer, _)| **timer != Timer::Admin)
+                .filter(|(timer, _)| timer.is_carried())
                 .map(|(timer, at)| (*timer, millis(at.saturating_duration_since(now))))
                 .collect(),
             story,
