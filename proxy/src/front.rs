@@ -185,6 +185,7 @@ impl Front {
         beginning(&mut self);
         self.keep_admin();
         self.mind_waiting();
+        self.rest_later();
         while !self.leaving {
             let next = self.timers.values().min().copied();
             tokio::select! {
