@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::fs;
+use std::time::Duration;
 
 use holdfast_tests::rig::{Front, Process, Status};
+use tokio::time::sleep;
 
 use crate::ledger::Promise;
 use crate::report::{Goal, Report};
@@ -12,6 +14,8 @@ use crate::report::{Goal, Report};
 const TAKEOVERS: usize = 100;
 /// After how many of them the front has met every page of its program that it needs.
 const WARM: usize = 10;
+/// After how long a front rests that nobody asks anything.
+const REST: Duration = Duration::from_secs(3);
 /// The most it may have resident, in bytes.
 pub(crate) const GOAL: u64 = 4_000_000;
 
@@ -102,14 +106,7 @@ pub(crate) async fn measure(report: &Report) -> Promise {
 pub(crate) async fn settled(front: &Front) -> Size {
     let alone = |status: &Status| status.takeover.is_none() && status.admitted_or_draining() == 1;
     front.until("one generation is left", alone).await;
-    let mut size = Size::of(front.process());
-    // The connection of the last `holdfast status` is closed by the front's own task, soon.
-    for _ in 0..20 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        let now = Size::of(front.process());
-        if now.descriptors < size.descriptors {
-            size = now;
-        }
-    }
-    Size { descriptors: size.descriptors, ..Size::of(front.process()) }
+    // A second after it was last asked it gives back what it does not use.
+    sleep(REST).await;
+    Size::of(front.process())
 }
