@@ -200,7 +200,8 @@ async fn requests_for_one_while_one_runs_become_a_single_further_one() {
 async fn a_waiting_takeover_is_not_replaced_by_one_with_another_program() {
     let gate = Gate::closed();
     let front = Front::with(good).await;
-    let first = front.begin_takeover_to(&fixture([gate.word("ready-once")]));
+    let mut first = front.begin_takeover_to(&fixture([gate.word("ready-once")]));
+    first.until("started").await;
     let mut second = front.begin_takeover_to(&fixture(["serve", "serve"]));
     front.until("one is pending", |s| s.takeover.as_ref().is_some_and(|t| t.pending)).await;
     second.until("requested").await;
