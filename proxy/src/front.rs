@@ -365,7 +365,7 @@ impl Front {
             _ => None,
         };
         self.story.tell(note, farewell.as_ref());
-        self.tally.heed(note, farewell.as_ref(), self.story.last_takeover().as_ref());
+        self.tally.heed(note, farewell.as_ref(), || self.story.last_takeover());
         self.waiting.heed(note);
         match note {
             Note::WentBack { from, to } => {

@@ -163,23 +163,23 @@ impl Tally {
         &mut self,
         note: &Note,
         farewell: Option<&Farewell>,
-        last: Option<&LastTakeover>,
+        last: impl FnOnce() -> Option<LastTakeover>,
     ) {
         match note {
             Note::Committed { .. } => {
-                if let Some(last) = last {
+                if let Some(last) = last() {
                     self.phases.take(&last.phases);
                 }
             }
             Note::RolledBack { .. } => {
-                if let Some(last) = last {
+                if let Some(last) = last() {
                     self.phases.take(&last.phases);
                     add(&mut self.moved.lost, last.lost.unwrap_or_default());
                 }
             }
             Note::Gone { generation, .. } => {
                 self.gone(farewell);
-                let drained = last.filter(|last| drained_now(last, *generation));
+                let drained = last().filter(|last| drained_now(last, *generation));
                 if let Some(ms) = drained.and_then(|last| last.phases.draining()) {
                     self.phases.draining.observe(ms);
                 }
@@ -215,8 +215,7 @@ fn drained_now(last: &LastTakeover, gone: GenerationId) -> bool {
 }
 
 const fn add(to: &mut Connections, more: Connections) {
-    to.http = to.http.saturating_add(more.http);
-    to.websocket = to.websocket.saturating_add(more.websocket);
+    *to = to.saturating_add(more);
 }
 
 #[cfg(test)]
@@ -256,15 +255,15 @@ mod tests {
     fn each_phase_of_a_takeover_is_counted_once_for_as_long_as_it_took() {
         let mut tally = Tally::default();
         let committed = Note::Committed { takeover: TakeoverNumber(1), successor: G2 };
-        tally.heed(&committed, None, Some(&last(phases(), Outcome::Committed)));
+        tally.heed(&committed, None, || Some(last(phases(), Outcome::Committed)));
         assert_eq!(counts(&tally), [(0, 0), (1, 300), (1, 3), (1, 1), (1, 1000), (0, 0)]);
         let drained = Phases { drained_ms: Some(1400), ..phases() };
         let gone = Note::Gone { generation: G1, exit: Exit::Code(0) };
-        tally.heed(&gone, None, Some(&last(drained, Outcome::Committed)));
+        tally.heed(&gone, None, || Some(last(drained, Outcome::Committed)));
         assert_eq!(counts(&tally)[5], (1, 94));
         // Of somebody else.
         let gone = Note::Gone { generation: G2, exit: Exit::Code(0) };
-        tally.heed(&gone, None, Some(&last(drained, Outcome::Committed)));
+        tally.heed(&gone, None, || Some(last(drained, Outcome::Committed)));
         assert_eq!(counts(&tally)[5], (1, 94));
     }
 
@@ -280,7 +279,7 @@ mod tests {
         };
         let mut tally = Tally::default();
         let committed = Note::Committed { takeover: TakeoverNumber(1), successor: G2 };
-        tally.heed(&committed, None, Some(&last(first, Outcome::Committed)));
+        tally.heed(&committed, None, || Some(last(first, Outcome::Committed)));
         assert_eq!(counts(&tally), [(1, 690), (1, 200), (1, 1), (0, 0), (1, 1000), (0, 0)]);
         assert_eq!(first.draining(), None);
     }
@@ -293,8 +292,8 @@ mod tests {
         let drained = Drained { moved: some, sessions: 1, ..Drained::default() };
         let report = Report { connections: some, ..Report::default() };
         let said = Farewell { drained: Some(drained), report: report.clone() };
-        tally.heed(&gone, Some(&said), None);
-        tally.heed(&gone, Some(&Farewell { drained: None, report }), None);
+        tally.heed(&gone, Some(&said), || None);
+        tally.heed(&gone, Some(&Farewell { drained: None, report }), || None);
         assert_eq!((tally.moved.moved, tally.moved.cut, tally.sessions), (some, some, 1));
     }
 

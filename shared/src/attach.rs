@@ -149,9 +149,7 @@ impl Attach {
     /// [`StartFailed`]; the process should exit then, with [`TURNED_AWAY`] if it
     /// [may try again](StartFailed::may_try_again).
     pub async fn start(self) -> Result<(Worker, Acceptor), StartFailed> {
-        let (worker, sockets, places) = Worker::attached(self).await?;
-        let acceptor = worker.acceptor(sockets, places);
-        Ok((worker, acceptor))
+        Ok(Worker::attached(self).await?.together())
     }
 
     /// As [`Worker::start_sharded`].
@@ -159,10 +157,7 @@ impl Attach {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_sharded(self) -> Result<(Worker, Vec<Acceptor>), StartFailed> {
-        let (worker, sockets, places) = Worker::attached(self).await?;
-        let acceptors =
-            sockets.into_iter().map(|socket| worker.acceptor([socket], places.clone())).collect();
-        Ok((worker, acceptors))
+        Ok(Worker::attached(self).await?.sharded())
     }
 
     /// As [`Worker::start_for_another`].
@@ -172,8 +167,7 @@ impl Attach {
     pub async fn start_for_another(
         self,
     ) -> Result<(Worker, Vec<Arc<ListeningSocket>>), StartFailed> {
-        let (worker, sockets, _) = Worker::attached(self).await?;
-        Ok((worker, sockets))
+        Ok(Worker::attached(self).await?.for_another())
     }
 
     /// The link to the front, which may not be there yet.

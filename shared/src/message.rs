@@ -254,6 +254,24 @@ impl Connections {
     pub const fn total(self) -> u64 {
         self.http.saturating_add(self.websocket)
     }
+
+    /// These and those, kind by kind.
+    #[must_use]
+    pub const fn saturating_add(self, more: Self) -> Self {
+        Self {
+            http: self.http.saturating_add(more.http),
+            websocket: self.websocket.saturating_add(more.websocket),
+        }
+    }
+
+    /// These without those, kind by kind; never fewer than none.
+    #[must_use]
+    pub const fn saturating_sub(self, fewer: Self) -> Self {
+        Self {
+            http: self.http.saturating_sub(fewer.http),
+            websocket: self.websocket.saturating_sub(fewer.websocket),
+        }
+    }
 }
 
 /// How a worker is, at the moment it was asked.

@@ -135,11 +135,8 @@ fn workers(text: &mut Text, status: &Status) {
     );
     text.family("holdfast_connections", Gauge, "Open connections of workers, idle ones too.");
     for role in ["serving", "draining"] {
-        let mut sum = Connections::default();
-        for open in of(role).filter_map(|generation| generation.connections) {
-            sum.http += open.http;
-            sum.websocket += open.websocket;
-        }
+        let open = of(role).filter_map(|generation| generation.connections);
+        let sum = open.fold(Connections::default(), Connections::saturating_add);
         text.by_kind("holdfast_connections", ("role", role), sum);
     }
     text.family("holdfast_in_flight", Gauge, "Requests and calls being worked on.");

@@ -36,7 +36,7 @@ pub struct Moved {
 impl Moved {
     /// All that were given away, whatever became of them.
     pub(crate) const fn given(&self) -> Connections {
-        plus(self.moved, self.lost)
+        self.moved.saturating_add(self.lost)
     }
 }
 
@@ -92,14 +92,14 @@ impl Tally {
 
     pub(super) const fn plus(self, more: Self) -> Self {
         Self {
-            connections: plus(self.connections, more.connections),
+            connections: self.connections.saturating_add(more.connections),
             sessions: self.sessions + more.sessions,
         }
     }
 
     pub(super) const fn minus(self, fewer: Self) -> Self {
         Self {
-            connections: minus(self.connections, fewer.connections),
+            connections: self.connections.saturating_sub(fewer.connections),
             sessions: self.sessions.saturating_sub(fewer.sessions),
         }
     }
@@ -108,28 +108,14 @@ impl Tally {
 impl Moved {
     /// These were given away.
     pub(super) const fn give(&mut self, given: Tally) {
-        self.moved = plus(self.moved, given.connections);
+        self.moved = self.moved.saturating_add(given.connections);
         self.sessions += given.sessions;
     }
 
     /// These were given away, and have ended with whoever had them.
     pub(super) const fn lose(&mut self, lost: Tally) {
-        self.moved = minus(self.moved, lost.connections);
+        self.moved = self.moved.saturating_sub(lost.connections);
         self.sessions = self.sessions.saturating_sub(lost.sessions);
-        self.lost = plus(self.lost, lost.connections);
-    }
-}
-
-const fn plus(connections: Connections, more: Connections) -> Connections {
-    Connections {
-        http: connections.http + more.http,
-        websocket: connections.websocket + more.websocket,
-    }
-}
-
-const fn minus(connections: Connections, fewer: Connections) -> Connections {
-    Connections {
-        http: connections.http.saturating_sub(fewer.http),
-        websocket: connections.websocket.saturating_sub(fewer.websocket),
+        self.lost = self.lost.saturating_add(lost.connections);
     }
 }

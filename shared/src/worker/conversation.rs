@@ -263,9 +263,7 @@ impl Speaker {
         }
         told
     }
-}
 
-impl Speaker {
     /// What this worker is, and its sockets; `None` for one that leaves, or was told to for good.
     fn account(&self) -> Option<Account> {
         let shared = &self.shared;

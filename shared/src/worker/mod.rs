@@ -65,7 +65,30 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A worker with what it accepts from.
-type Opened = (Worker, Vec<Arc<ListeningSocket>>, Places);
+pub(crate) struct Opened {
+    worker: Worker,
+    sockets: Vec<Arc<ListeningSocket>>,
+}
+
+impl Opened {
+    /// With one acceptor for every socket.
+    pub(crate) fn together(self) -> (Worker, Acceptor) {
+        let acceptor = self.worker.acceptor(self.sockets);
+        (self.worker, acceptor)
+    }
+
+    /// With an acceptor for each socket.
+    pub(crate) fn sharded(self) -> (Worker, Vec<Acceptor>) {
+        let Self { worker, sockets } = self;
+        let acceptors = sockets.into_iter().map(|socket| worker.acceptor([socket])).collect();
+        (worker, acceptors)
+    }
+
+    /// With the sockets themselves.
+    pub(crate) fn for_another(self) -> (Worker, Vec<Arc<ListeningSocket>>) {
+        (self.worker, self.sockets)
+    }
+}
 
 /// This process as a worker: under a front, or by itself.
 pub struct Worker {
@@ -96,9 +119,7 @@ impl Worker {
     /// # Errors
     /// [`StartFailed`]; the process should exit then.
     pub async fn start(addresses: &[Address]) -> Result<(Self, Acceptor), StartFailed> {
-        let (worker, sockets, places) = Self::open(addresses, None).await?;
-        let acceptor = worker.acceptor(sockets, places);
-        Ok((worker, acceptor))
+        Ok(Self::open(addresses, None).await?.together())
     }
 
     /// As [`Self::start`], with an acceptor for each listening socket, to be polled from a task each.
@@ -108,10 +129,7 @@ impl Worker {
     pub async fn start_sharded(
         addresses: &[Address],
     ) -> Result<(Self, Vec<Acceptor>), StartFailed> {
-        let (worker, sockets, places) = Self::open(addresses, None).await?;
-        let acceptors =
-            sockets.into_iter().map(|socket| worker.acceptor([socket], places.clone())).collect();
-        Ok((worker, acceptors))
+        Ok(Self::open(addresses, None).await?.sharded())
     }
 
     /// As [`Self::start`], for a worker that gives the sockets to another program to accept from. It has no
@@ -122,8 +140,7 @@ impl Worker {
     pub async fn start_for_another(
         addresses: &[Address],
     ) -> Result<(Self, Vec<Arc<ListeningSocket>>), StartFailed> {
-        let (worker, sockets, _) = Self::open(addresses, None).await?;
-        Ok((worker, sockets))
+        Ok(Self::open(addresses, None).await?.for_another())
     }
 
     /// As [`Attach::start`], without an acceptor.
@@ -157,24 +174,22 @@ impl Worker {
         };
         let Some(link) = link else {
             let sockets = open_all(addresses)?;
-            let places = Places::new(None);
             let conversation = tokio::spawn(speak_to_nobody(Arc::clone(&shared), words));
             let worker = Self {
                 generation: None,
                 addresses: sockets.iter().map(|s| s.address.clone()).collect(),
                 drain_timeout: DEFAULT_DRAIN_TIMEOUT,
-                places: places.clone(),
+                places: Places::new(None),
                 shared,
                 outbox,
                 conversation,
             };
-            return Ok((worker, sockets.into_iter().map(Arc::new).collect(), places));
+            return Ok(Opened { worker, sockets: sockets.into_iter().map(Arc::new).collect() });
         };
         let born_at = Instant::now();
         let (hello, sockets) = receive_hello(&link).await?;
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         shared.kept.sockets(&sockets);
-        let places = Places::new(hello.max_connections);
         let speaker = Speaker {
             generation: hello.generation,
             born_at,
@@ -188,21 +203,17 @@ impl Worker {
             generation: Some(hello.generation),
             addresses: sockets.iter().map(|s| s.address.clone()).collect(),
             drain_timeout: Duration::from_millis(hello.drain_timeout_ms),
-            places: places.clone(),
+            places: Places::new(hello.max_connections),
             shared,
             outbox,
             conversation,
         };
-        Ok((worker, sockets, places))
+        Ok(Opened { worker, sockets })
     }
 
-    pub(crate) fn acceptor(
-        &self,
-        sockets: impl IntoIterator<Item = Arc<ListeningSocket>>,
-        places: Places,
-    ) -> Acceptor {
+    fn acceptor(&self, sockets: impl IntoIterator<Item = Arc<ListeningSocket>>) -> Acceptor {
         let (acceptor, registration) =
-            Acceptor::new(sockets, self.shared.stance.subscribe(), places);
+            Acceptor::new(sockets, self.shared.stance.subscribe(), self.places.clone());
         self.shared.registrations().push(registration);
         acceptor
     }

@@ -57,8 +57,7 @@ impl Doors {
             let mut report = census.report();
             // Those that are frozen have no task here that would be counted.
             let on_the_way = frozen.as_ref().map_or_else(Connections::default, Roster::on_the_way);
-            report.connections.http += on_the_way.http;
-            report.connections.websocket += on_the_way.websocket;
+            report.connections = report.connections.saturating_add(on_the_way);
             report
         });
         let mut accepting = JoinSet::new();

@@ -130,8 +130,7 @@ fn with_moved(mut drained: Drained, migration: Option<&Migration>) -> Drained {
         let moved = *migration.moved.borrow();
         drained.moved = moved.moved;
         drained.sessions = moved.sessions;
-        drained.cut.http += moved.lost.http;
-        drained.cut.websocket += moved.lost.websocket;
+        drained.cut = drained.cut.saturating_add(moved.lost);
     }
     drained
 }
@@ -140,9 +139,7 @@ fn with_moved(mut drained: Drained, migration: Option<&Migration>) -> Drained {
 /// known here.
 fn with_those_on_the_way(mut drained: Drained, migration: Option<&Migration>) -> Drained {
     if let Some(migration) = migration {
-        let on_the_way = migration.roster.on_the_way();
-        drained.cut.http += on_the_way.http;
-        drained.cut.websocket += on_the_way.websocket;
+        drained.cut = drained.cut.saturating_add(migration.roster.on_the_way());
     }
     drained
 }
