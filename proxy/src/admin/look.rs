@@ -65,16 +65,15 @@ impl Looker {
 
     async fn ask(&self) -> Result<Seen, AskFailed> {
         let (status, tally) = tokio::join!(
-            client::ask(&self.control, Command::Status),
+            client::status(&self.control),
             client::ask(&self.control, Command::Metrics)
         );
-        let Answer::Status(status) = status? else { return Err(AskFailed::Gone) };
         let tally = match tally {
             Ok(Answer::Metrics(tally)) => Some(*tally),
             // A front of an earlier version knows no such command.
             Ok(_) | Err(_) => None,
         };
-        Ok(Seen { status: *status, tally })
+        Ok(Seen { status: status?, tally })
     }
 }
 

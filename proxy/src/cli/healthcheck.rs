@@ -13,8 +13,7 @@ pub(super) struct Healthcheck {}
 impl Healthcheck {
     pub(super) async fn perform(self, control: &Control) -> Result<ExitCode, Failed> {
         let status = status::ask(control).await?;
-        let accepts = |state: &str| matches!(state, "serving" | "stopping" | "emptying");
-        if status.generations.iter().any(|generation| accepts(&generation.state)) {
+        if status.somebody_accepts() {
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(paused) = status.paused {

@@ -13,7 +13,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Control, Failed, configuration, duration, say, spoken, status};
 use crate::control::client::{self, AskFailed};
 use crate::control::document::Status;
-use crate::control::protocol::{Answer, Command};
 use crate::prove::private::PrivateFront;
 use crate::prove::report::Verdict;
 use crate::prove::{self, Plan, Progress, Target};
@@ -118,7 +117,7 @@ impl Prove {
             },
             Stage::Private(front) => Target {
                 control: front.control(),
-                address: address_of(&status_at(&front.control()).await?)?,
+                address: address_of(&client::status(&front.control()).await?)?,
                 token: token_file.or_else(|| token_in(&front.state())),
             },
         };
@@ -249,13 +248,6 @@ async fn running(control: &Control) -> Result<Option<Box<Status>>, Failed> {
         Ok(status) => Ok(Some(Box::new(status))),
         Err(Failed::Ask { source: AskFailed::NoFront { .. } }) => Ok(None),
         Err(failed) => Err(failed),
-    }
-}
-
-async fn status_at(control: &Path) -> Result<Status, Failed> {
-    match client::ask(control, Command::Status).await? {
-        Answer::Status(status) => Ok(*status),
-        _ => Err(AskFailed::Gone.into()),
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::control::document::Status;
 use crate::control::protocol::{Answer, Command, Request, VERSION};
 
 /// Why the front could not be asked.
@@ -57,6 +58,14 @@ pub(crate) async fn ask(path: &Path, command: Command) -> Result<Answer, AskFail
         }
     }
     Conversation::begin(path, command).await?.expect().await
+}
+
+/// The status of the front that owns the control socket at `path`.
+pub(crate) async fn status(path: &Path) -> Result<Status, AskFailed> {
+    match ask(path, Command::Status).await? {
+        Answer::Status(status) => Ok(*status),
+        _ => Err(AskFailed::Gone),
+    }
 }
 
 /// A request and the answers to it.

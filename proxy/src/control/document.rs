@@ -57,6 +57,14 @@ pub(crate) struct Status {
     pub(crate) attach: Option<AttachStatus>,
 }
 
+impl Status {
+    /// Whether a worker accepts connections, whatever else it is about to do.
+    pub(crate) fn somebody_accepts(&self) -> bool {
+        let accepts = |state: &str| matches!(state, "serving" | "stopping" | "emptying");
+        self.generations.iter().any(|generation| accepts(&generation.state))
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Happened {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::client;
 use crate::control::document::Status;
-use crate::control::protocol::{Answer, Command as Asked};
+use crate::control::protocol::Command as Asked;
 
 /// How long it may take until a worker serves: the front's own deadline, and a little more.
 const START: Duration = Duration::from_secs(65);
@@ -141,7 +141,7 @@ impl PrivateFront {
             if self.process.is_gone() {
                 return Err(NotStarted::Ended { log: self.log() });
             }
-            if let Ok(Answer::Status(status)) = client::ask(&self.control(), Asked::Status).await {
+            if let Ok(status) = client::status(&self.control()).await {
                 if has_one_that_serves(&status) {
                     return Ok(());
                 }

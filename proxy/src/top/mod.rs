@@ -32,7 +32,7 @@ use self::screen::Screen;
 use self::view::{Act, View};
 use self::watcher::Sight;
 use crate::colour::Colour;
-use crate::control::client::{AskFailed, Conversation};
+use crate::control::client::{self, AskFailed, Conversation};
 use crate::control::protocol::{Answer, Command, TakeoverRequest};
 
 /// How many messages of a kind may wait to be shown.
@@ -57,7 +57,7 @@ pub(crate) enum TopFailed {
 /// # Errors
 /// When no front answers at first, or the terminal cannot be used.
 pub(crate) async fn run(path: PathBuf, interval: Duration) -> Result<ExitCode, TopFailed> {
-    let first = watcher::look(&path).await.map_err(|source| TopFailed::Front { source })?;
+    let first = client::status(&path).await.map_err(|source| TopFailed::Front { source })?;
     let mut view = View::new(path.clone(), Colour::of_stdout());
     view.on_sight(Sight::Status(Box::new(first)), Duration::ZERO);
     let (told, mut sights) = mpsc::channel(QUEUE);

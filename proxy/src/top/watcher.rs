@@ -1,6 +1,6 @@
 //! Looking at the front again and again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use handoff::chain;
@@ -9,7 +9,6 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::control::client::{self, AskFailed};
 use crate::control::document::Status;
-use crate::control::protocol::{Answer, Command};
 
 /// How long the front may take to answer: far longer than it takes, and than it waits for its workers.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,14 +19,6 @@ pub(super) enum Sight {
     Status(Box<Status>),
     /// It does not answer, and why.
     Away(String),
-}
-
-/// Looks once.
-pub(super) async fn look(path: &Path) -> Result<Status, AskFailed> {
-    match client::ask(path, Command::Status).await? {
-        Answer::Status(status) => Ok(*status),
-        _ => Err(AskFailed::Gone),
-    }
 }
 
 /// Tells what is to be seen, with how long it is since the last time, for as long as somebody listens.
@@ -41,7 +32,7 @@ pub(super) async fn watch(
     let mut last_at = Instant::now();
     loop {
         ticks.tick().await;
-        let sight = match timeout(PATIENCE, look(&path)).await {
+        let sight = match timeout(PATIENCE, client::status(&path)).await {
             Ok(Ok(status)) => Sight::Status(Box::new(status)),
             Ok(Err(AskFailed::NoFront { .. })) => Sight::Away("no front answers".to_owned()),
             Ok(Err(failed)) => Sight::Away(chain(&failed)),

@@ -24,7 +24,6 @@ use super::{CONFIGURATION, Control, Failed, say};
 use crate::colour::Colour;
 use crate::control::client;
 use crate::control::document::Status;
-use crate::control::protocol::{Answer, Command};
 use crate::event::TakeoverOrder;
 use crate::program::Program;
 use crate::rights::{Rights, RightsRefused};
@@ -96,10 +95,9 @@ impl Check {
     pub(super) async fn perform(&self, control: &Control) -> Result<ExitCode, Failed> {
         let asked = self.run.asked()?;
         let path = control.path()?;
-        let status = client::ask(&path, Command::Status);
-        let front = match tokio::time::timeout(PATIENCE, status).await {
-            Ok(Ok(Answer::Status(status))) => Some(*status),
-            _ => None,
+        let front = match tokio::time::timeout(PATIENCE, client::status(&path)).await {
+            Ok(Ok(status)) => Some(status),
+            Ok(Err(_)) | Err(_) => None,
         };
         let findings = findings(&asked, &path, front.as_ref());
         let usable = findings.iter().all(|finding| finding.grade != Grade::Error);

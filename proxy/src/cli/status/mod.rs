@@ -4,7 +4,6 @@ mod table;
 mod wait;
 mod watch;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,9 +12,8 @@ use clap::Args;
 use self::table::Page;
 use self::wait::{Awaited, Wait};
 use super::{Control, Failed, duration, say};
-use crate::control::client::{self, AskFailed};
+use crate::control::client;
 use crate::control::document::Status as Document;
-use crate::control::protocol::{Answer, Command};
 
 /// Show the front, its listeners, every generation, and how the last takeover went.
 ///
@@ -56,15 +54,7 @@ pub(super) struct Status {
 
 /// The status of the front behind a control socket.
 pub(super) async fn ask(control: &Control) -> Result<Document, Failed> {
-    Ok(of_front(&control.path()?).await?)
-}
-
-/// The status of the front behind the control socket at `path`.
-async fn of_front(path: &Path) -> Result<Document, AskFailed> {
-    match client::ask(path, Command::Status).await? {
-        Answer::Status(status) => Ok(*status),
-        _ => Err(AskFailed::Gone),
-    }
+    Ok(client::status(&control.path()?).await?)
 }
 
 impl Status {
@@ -77,7 +67,7 @@ impl Status {
             Some(awaited) => {
                 Wait { awaited, after: self.after }.until_so(&path, self.timeout).await?
             }
-            None => of_front(&path).await?,
+            None => client::status(&path).await?,
         };
         say(&self.form().of(&status)?);
         Ok(ExitCode::SUCCESS)

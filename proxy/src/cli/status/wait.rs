@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::of_front;
 use crate::cli::Failed;
-use crate::control::client::AskFailed;
+use crate::control::client::{self, AskFailed};
 use crate::control::document::Status;
 use crate::control::protocol::Outcome;
 use crate::spoken;
@@ -78,7 +77,7 @@ impl Wait {
         let mut seen_last = format!("no front answered on {}", path.display());
         let mut asked = false;
         loop {
-            match timeout_at(given_up_at, of_front(path)).await {
+            match timeout_at(given_up_at, client::status(path)).await {
                 Ok(Ok(status)) => {
                     let numbers = status.last_takeover.as_ref().map_or(0, |last| last.number);
                     if !asked && self.after.is_none() && was_rolled_back(&status) {
@@ -110,10 +109,8 @@ impl Wait {
 
     fn look(self, status: &Status) -> Seen {
         let not = |why: &str| Seen::NotYet(why.to_owned());
-        let accepts = |state: &str| matches!(state, "serving" | "stopping" | "emptying");
         if self.awaited == Awaited::Ready {
-            let somebody = status.generations.iter().any(|g| accepts(&g.state));
-            return if somebody { Seen::ItIs } else { not(&nobody(status)) };
+            return if status.somebody_accepts() { Seen::ItIs } else { not(&nobody(status)) };
         }
         if self.awaited == Awaited::Committed
             && let Some(seen) = self.look_at_takeovers(status)

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use handoff::chain;
 
+use super::Form;
 use super::table::Page;
-use super::{Form, of_front};
 use crate::cli::Failed;
-use crate::control::client::AskFailed;
+use crate::control::client::{self, AskFailed};
 
 /// The shortest and the longest time between two looks.
 const LIMITS: std::ops::RangeInclusive<Duration> =
@@ -38,7 +38,7 @@ pub(super) async fn watch(path: &Path, interval: Duration, form: Form) -> Result
     let (mut answered, mut told) = (false, false);
     loop {
         ticks.tick().await;
-        let shown = match of_front(path).await {
+        let shown = match client::status(path).await {
             Ok(status) => {
                 (answered, told) = (true, false);
                 form.of(&status)?
