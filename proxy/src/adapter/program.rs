@@ -13,6 +13,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use handoff::attach::{ATTACH_VARIABLE, TOKEN_VARIABLE};
 use handoff::link::{self, Link, LinkError};
 use handoff::worker::LINK_VARIABLE;
 use handoff::{chain, fd_passing};
@@ -123,7 +124,11 @@ impl Program {
         let mut command = Command::new("/proc/self/exe");
         command.arg(stage::COMMAND).arg("--descriptors").arg(order.descriptors.to_string());
         command.arg("--").args(&order.words);
-        command.env_remove(LINK_VARIABLE).envs(order.environment);
+        // A program that speaks the link as well would attach itself, where its adapter is the worker.
+        for variable in [LINK_VARIABLE, ATTACH_VARIABLE, TOKEN_VARIABLE] {
+            command.env_remove(variable);
+        }
+        command.envs(order.environment);
         let child = command
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .spawn()

@@ -70,7 +70,7 @@ async fn the_next_front_goes_on_with_workers_that_had_attached_and_their_sockets
 }
 
 /// Breaks the link of a worker, from outside: both of its ends hear that the other is gone.
-fn cut(worker: Process) -> bool {
+pub(super) fn cut(worker: Process) -> bool {
     let pid = rustix::process::Pid::from_raw(worker.pid()).expect("it has a pid");
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     let mut cut = false;

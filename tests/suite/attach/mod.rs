@@ -1,5 +1,6 @@
 //! Workers that the front has not started: they attach themselves, take over, lose their link, are refused.
 
+mod adapters;
 mod loss;
 mod refused;
 mod update_script;

@@ -103,16 +103,3 @@ async fn the_fronts_own_program_and_one_that_attaches_succeed_each_other() {
         "it is not the front's own: {status:?}"
     );
 }
-
-#[tokio::test]
-async fn a_program_that_knows_nothing_of_it_attaches_by_an_adapter() {
-    let front = Front::with(attachable).await;
-    let holdfast = holdfast_tests::rig::binaries::holdfast();
-    let server = env!("CARGO_BIN_EXE_fixture-server");
-    let words = ["adapter", "relay", "--attach", "attach.sock", "--", server, "port:PORT"];
-    let mut first = front.attach_by(&[], &holdfast, &words);
-    until_serves(&front, 1).await;
-    let _second = front.attach_by(&[], &holdfast, &words);
-    until_serves(&front, 2).await;
-    assert_eq!(first.exit_code().await, 0);
-}
