@@ -31,7 +31,7 @@ use handoff::limits::DescriptorLimits;
 use handoff::socket::ListeningSocket;
 use handoff::{Address, Connections, Report, Worker};
 
-use super::census::Count;
+use super::census::{self, Count};
 use super::flags::{Flags, Kind, ReadyBy};
 use super::life::{self, Life, Stopped, Turn};
 use super::program::{Order, replaced};
@@ -51,7 +51,9 @@ pub(super) async fn run(
 ) -> Result<ExitCode, ExitCode> {
     let addresses: Vec<Address> = sockets.iter().map(|socket| socket.address.clone()).collect();
     let by = flags.ready_by(Kind::Activate);
-    let words = match given(command, &addresses, &by) {
+    let shared = census::tcp_inodes(&sockets);
+    let given = may_probe(&by, &shared).and_then(|()| given(command, &addresses, &by));
+    let words = match given {
         Ok(words) => words,
         Err(refused) => return Err(life::refuse(worker, refused.to_string()).await),
     };
@@ -70,7 +72,7 @@ pub(super) async fn run(
     let begun = Life::begin(worker, order, flags, limits).await;
     drop(sockets);
     let mut life = begun?.await_ready(&readiness).await?;
-    let open = Arc::new(Count::of(addresses));
+    let open = Arc::new(Count::of(addresses, shared));
     let report = Arc::clone(&open);
     life.worker.on_report(move || Report {
         connections: Connections { http: report.lately(), websocket: 0 },
@@ -103,6 +105,28 @@ enum Refused {
         "{flag} finds out who accepts, which can be told of TCP only, and {address} is none: use READY=1"
     )]
     CannotProbe { flag: &'static str, address: Address },
+    #[error(
+        "{flag} connects to the front's sockets, and those are of another network than this process: use READY=1 or \
+         --ready-after"
+    )]
+    OtherNetwork { flag: &'static str },
+}
+
+/// The flag that has a connection tell whether the program is ready.
+const fn probe(by: &ReadyBy) -> Option<&'static str> {
+    match by {
+        ReadyBy::Tcp => Some("--ready-tcp"),
+        ReadyBy::Http(_) => Some("--ready-http"),
+        ReadyBy::Notify | ReadyBy::After(_) => None,
+    }
+}
+
+/// Whether the program can be asked as it is to be; `sockets` are the inodes of those of TCP.
+fn may_probe(by: &ReadyBy, sockets: &[u64]) -> Result<(), Refused> {
+    match probe(by) {
+        Some(flag) if census::are_elsewhere(sockets) => Err(Refused::OtherNetwork { flag }),
+        _ => Ok(()),
+    }
 }
 
 /// The program's words, with the numbers of its descriptors in them.
@@ -111,13 +135,8 @@ fn given(
     addresses: &[Address],
     by: &ReadyBy,
 ) -> Result<Vec<OsString>, Refused> {
-    let probe = match by {
-        ReadyBy::Tcp => Some("--ready-tcp"),
-        ReadyBy::Http(_) => Some("--ready-http"),
-        ReadyBy::Notify | ReadyBy::After(_) => None,
-    };
     let unix = addresses.iter().find(|address| matches!(address, Address::Unix(_)));
-    if let (Some(flag), Some(address)) = (probe, unix) {
+    if let (Some(flag), Some(address)) = (probe(by), unix) {
         return Err(Refused::CannotProbe { flag, address: address.clone() });
     }
     let placeholders: Vec<(String, OsString)> = (0..addresses.len())
@@ -185,6 +204,14 @@ mod tests {
         let of = |by| given(&["a".into()], &listen, &by);
         assert!(matches!(of(ReadyBy::Tcp), Err(Refused::CannotProbe { .. })));
         assert!(of(ReadyBy::Notify).is_ok());
+    }
+
+    #[test]
+    fn a_probe_needs_the_network_of_the_sockets() {
+        let elsewhere = [u64::MAX];
+        let refused = may_probe(&ReadyBy::Http("/".into()), &elsewhere).unwrap_err().to_string();
+        assert!(refused.contains("--ready-http") && refused.contains("READY=1"), "{refused}");
+        assert_eq!(may_probe(&ReadyBy::Notify, &elsewhere), Ok(()));
     }
 
     #[test]

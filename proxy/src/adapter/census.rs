@@ -8,15 +8,18 @@
 //! - The family is every process below this one. The adapter is a subreaper, so that also those that were left
 //!   alone are below it; it is not of the family itself.
 //! - A socket is known by its inode; one that nobody has accepted yet has none (proc_pid_net(5)).
+//! - The kernel lists the sockets of this process's network. Where the front is in another one, as in another container,
+//!   what is accepted is of that one, and is known by not being listed here.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use handoff::Address;
+use handoff::socket::ListeningSocket;
 use nix::unistd::Pid;
 
 use crate::reap;
@@ -80,6 +83,33 @@ pub(crate) fn is_listened_on(address: &Address) -> bool {
     listening().iter().any(|entry| covers(address, entry.local))
 }
 
+/// Whether these listening sockets are of another network than this process.
+pub(crate) fn are_elsewhere(sockets: &[u64]) -> bool {
+    !sockets.is_empty() && !listening().iter().any(|entry| sockets.contains(&entry.inode))
+}
+
+/// The inodes of the listening sockets that the kernel's lists here could have, which are those of TCP.
+pub(crate) fn tcp_inodes(sockets: &[Arc<ListeningSocket>]) -> Vec<u64> {
+    let tcp = sockets.iter().filter(|socket| matches!(socket.address, Address::Tcp(_)));
+    tcp.filter_map(|socket| socket.inode().ok()).collect()
+}
+
+/// How many connections the family has open that came by these listening sockets, which are of another network: it has
+/// no other sockets from there.
+fn connections_from_elsewhere(listening: &[u64]) -> u64 {
+    let mut foreign = held();
+    for (table, column) in EVERY_TABLE {
+        // A kernel without that kind of socket has no list of them.
+        let table = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            if let Some(inode) = line.split_whitespace().nth(column).and_then(|w| w.parse().ok()) {
+                foreign.remove(&inode);
+            }
+        }
+    }
+    foreign.iter().filter(|inode| !listening.contains(inode)).count() as u64
+}
+
 /// How many connections to these addresses the family has open.
 fn connections(addresses: &[Address]) -> u64 {
     let port = |address: &Address| match address {
@@ -99,14 +129,25 @@ fn connections(addresses: &[Address]) -> u64 {
 /// machine has tens of thousands of sockets, and the front may ask often.
 #[derive(Debug)]
 pub(crate) struct Count {
-    addresses: Vec<Address>,
+    by: Clue,
     /// What was counted last, and when it may be again.
     last: Mutex<Option<(u64, Instant)>>,
 }
 
+/// What tells a connection to the shared sockets from others.
+#[derive(Debug)]
+enum Clue {
+    Addresses(Vec<Address>),
+    /// That it is of the network of these listening sockets, which is not this process's.
+    Network(Vec<u64>),
+}
+
 impl Count {
-    pub(crate) const fn of(addresses: Vec<Address>) -> Self {
-        Self { addresses, last: Mutex::new(None) }
+    /// Of connections to these addresses, which come by listening sockets with these inodes.
+    pub(crate) fn of(addresses: Vec<Address>, sockets: Vec<u64>) -> Self {
+        let elsewhere = are_elsewhere(&sockets);
+        let by = if elsewhere { Clue::Network(sockets) } else { Clue::Addresses(addresses) };
+        Self { by, last: Mutex::new(None) }
     }
 
     /// As it is, or was not long ago.
@@ -121,7 +162,10 @@ impl Count {
     /// As it is.
     pub(crate) fn now(&self) -> u64 {
         let began_at = Instant::now();
-        let count = connections(&self.addresses);
+        let count = match &self.by {
+            Clue::Addresses(addresses) => connections(addresses),
+            Clue::Network(sockets) => connections_from_elsewhere(sockets),
+        };
         let again_at = Instant::now() + 9 * began_at.elapsed();
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((count, again_at));
         count
@@ -161,6 +205,19 @@ struct Entry {
 
 /// The kernel's lists (proc_pid_net(5)).
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+
+/// The kernel's lists of sockets of every kind that a program may have, and in which column each has the inodes.
+const EVERY_TABLE: [(&str, usize); 9] = [
+    ("tcp", 9),
+    ("tcp6", 9),
+    ("udp", 9),
+    ("udp6", 9),
+    ("raw", 9),
+    ("raw6", 9),
+    ("unix", 6),
+    ("netlink", 9),
+    ("packet", 8),
+];
 
 /// The sockets that listen. They are listed first, and no more is read: what follows may be tens of thousands of
 /// connections that have ended not long ago.
@@ -227,6 +284,16 @@ mod tests {
             let address = listener.local_addr().unwrap();
             assert!(listening().iter().any(|e| e.local == address), "{address}");
         }
+    }
+
+    #[test]
+    fn a_listening_socket_that_is_not_listed_is_of_another_network() {
+        use rustix::fs::fstat;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!are_elsewhere(&[u64::MAX, fstat(&listener).unwrap().st_ino]));
+        assert!(are_elsewhere(&[u64::MAX]));
+        // One that cannot be told of is as good as here.
+        assert!(!are_elsewhere(&[]));
     }
 
     #[test]

@@ -19,10 +19,29 @@ pub(super) const ATTACH_SOCKET: &str = "attach.sock";
 pub const ELSEWHERE: [&str; 6] =
     ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
+/// The same with a loopback device that is up, as it is in a container: for programs that listen there.
+pub const CONTAINER: [&str; 10] = [
+    "unshare",
+    "--net",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "sh",
+    "-c",
+    "ip link set lo up && exec \"$@\"",
+    "sh",
+];
+
 /// Whether [`ELSEWHERE`] works here.
 pub async fn elsewhere_is_there() -> bool {
-    let mut command = Command::new(ELSEWHERE[0]);
-    let there = command.args(&ELSEWHERE[1..]).arg("true").status().await;
+    starts_programs(&ELSEWHERE).await
+}
+
+/// Whether such a wrapper works here.
+pub async fn starts_programs(wrapper: &[&str]) -> bool {
+    let [first, rest @ ..] = wrapper else { return true };
+    let there = Command::new(first).args(rest).arg("true").status().await;
     there.is_ok_and(|status| status.success())
 }
 

@@ -25,7 +25,7 @@ mod takeover;
 mod traffic;
 mod websocket;
 
-pub use attached::{Attached, ELSEWHERE, elsewhere_is_there};
+pub use attached::{Attached, CONTAINER, ELSEWHERE, elsewhere_is_there, starts_programs};
 pub use cli::Outcome;
 pub use faulty::{FAULT_VARIABLE, faulty_worker, sound_worker};
 pub use front::{Front, TOKEN};

@@ -1,6 +1,7 @@
 //! Workers that the front has not started: they attach themselves, take over, lose their link, are refused.
 
 mod adapters;
+mod containers;
 mod loss;
 mod refused;
 mod update_script;

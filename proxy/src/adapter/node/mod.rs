@@ -33,7 +33,7 @@ use tracing::info;
 pub(crate) use self::channel::{Announced, Announcement};
 use self::channel::{Channel, Word};
 use self::script::Script;
-use super::census::Count;
+use super::census::{self, Count};
 use super::flags::{Flags, Kind};
 use super::life::{self, Life, Stopped, Turn};
 use super::profile::{CleanExit, Manner};
@@ -88,7 +88,7 @@ pub(super) async fn run(
     let port = port(&addresses[0]);
     environment.push(("PORT".to_owned(), port.clone()));
     environment.extend(manner.variables());
-    let inodes = sockets.iter().filter_map(|socket| socket.inode().ok()).collect();
+    let inodes = census::tcp_inodes(&sockets);
     let order = Order {
         words: replaced(command, &[("{port}".to_owned(), port)]),
         environment,
@@ -100,10 +100,10 @@ pub(super) async fn run(
     let readiness = Readiness {
         by: flags.ready_by(Kind::Node),
         at: Where::Announced(Arc::clone(&announcement)),
-        public: (addresses.clone(), inodes),
+        public: (addresses.clone(), inodes.clone()),
     };
     let life = begun?.await_ready(&readiness).await?;
-    let open = Arc::new(Count::of(addresses));
+    let open = Arc::new(Count::of(addresses, inodes));
     Ok(Served { life, channel, announcement, manner, open }.serve().await)
 }
 
