@@ -14,6 +14,7 @@ use std::error::Error;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
+use handoff::Worker;
 use hyper_util::service::TowerToHyperService;
 
 async fn answer(Path(path): Path<String>) -> String {
@@ -23,6 +24,7 @@ async fn answer(Path(path): Path<String>) -> String {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new().route("/{*path}", get(answer));
-    server::run("movable axum example", TowerToHyperService::new(app)).await?;
+    let (worker, acceptor) = Worker::start(&["127.0.0.1:8080".parse()?]).await?;
+    server::run(worker, acceptor, "movable axum example", TowerToHyperService::new(app)).await;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod server;
 use std::convert::Infallible;
 use std::error::Error;
 
+use handoff::Worker;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -23,6 +24,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    server::run("movable hyper example", service_fn(answer)).await?;
+    let (worker, acceptor) = Worker::start(&["127.0.0.1:8080".parse()?]).await?;
+    server::run(worker, acceptor, "movable hyper example", service_fn(answer)).await;
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! A hyper server whose connections move to its successor: `movable_hyper.rs` and `movable_axum.rs` are two
-//! things to be served by it.
+//! things to be served by it, `attached_hyper.rs` another way to begin.
 //!
 //! ```text
 //! accept ──┐
@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use handoff::migrate::http1::{Driven, Gauge, Gauged, GaugedService, drive};
 use handoff::migrate::{Frozen, Kind, Mailbox, Post, Roster, Seat, Snapshot};
-use handoff::{Arrival, Drained, Migration, Mover, Peer, Ready, StartFailed, Stream, Worker};
+use handoff::{Acceptor, Arrival, Drained, Migration, Mover, Peer, Ready, Stream, Worker};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -58,13 +58,11 @@ pub(crate) trait Answer: Body<Data: Send, Error: Into<Failure>> + Send + 'static
 impl<B: Body<Data: Send, Error: Into<Failure>> + Send + 'static> Answer for B {}
 
 /// Serves until the front, or a signal, has this process leave.
-pub(crate) async fn run<S, B>(program: &str, service: S) -> Result<(), StartFailed>
+pub(crate) async fn run<S, B>(worker: Worker, mut acceptor: Acceptor, program: &str, service: S)
 where
     S: Answering + Service<Request<Incoming>, Response = Response<B>>,
     B: Answer,
 {
-    let address = "127.0.0.1:8080".parse().expect("this is an address");
-    let (worker, mut acceptor) = Worker::start(&[address]).await?;
     worker.drain_on_signals();
     let server = Arc::new(Server {
         service,
@@ -87,7 +85,6 @@ where
     let _ = timeout_at(deadline, server.emptied(roster)).await;
     let moved = migration.moved.borrow().moved;
     worker.leave(Drained { moved, ..Drained::default() }).await;
-    Ok(())
 }
 
 /// Ends when everything has moved, when there is nobody to move to, or in the last quarter of the drain, which

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod containers;
+mod example;
 mod loss;
 mod refused;
 mod update_script;
