@@ -4,7 +4,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use holdfast_tests::rig::{Front, Outcome, Process, Signal, TOKEN, binaries, soon};
+use holdfast_tests::rig::{
+    Front, Gate, Outcome, Process, Signal, Status, TOKEN, binaries, eventually, soon,
+};
 use tokio::process::Command;
 
 use super::{attachable, until_serves};
@@ -128,4 +130,48 @@ async fn an_update_that_comes_to_nothing_leaves_the_container_that_serves() {
         assert_eq!(engine.ids(), first, "{worker}");
     }
     until_serves(&front, 1).await;
+}
+
+#[tokio::test]
+async fn while_no_front_answers_nothing_is_committed_and_nothing_rolled_back() {
+    let mut front = Front::with(attachable).await;
+    let engine = Engine::beside(&front).await;
+    let first = engine.ids();
+    let update = engine.update("sleep 1000");
+    let killed = async {
+        let is_there = async || (engine.ids().len() == 2).then_some(());
+        eventually("a second container is there", is_there).await;
+        front.kill().await;
+    };
+    let (update, ()) = tokio::join!(update, killed);
+    update.assert_code(1).assert_says("does not serve after 3 s; the worker before serves on");
+    assert_eq!(engine.ids(), first);
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_it_is_replaced_does_not_cost_the_new_one() {
+    let front = Front::with(attachable).await;
+    let engine = Engine::beside(&front).await;
+    let first = engine.ids();
+    let gate = Gate::closed();
+    let slow = front.directory().join("slow");
+    let script =
+        format!("until [ -e {} ]; do sleep 0.02; done\nexec {}\n", gate.file().display(), good());
+    fs::write(&slow, script).expect("it can be written");
+    let slow = format!("sh {}", slow.display());
+    let update = engine.update(&slow);
+    let dies = async {
+        let is_there = async || (engine.ids().len() == 2).then_some(());
+        eventually("a second container is there", is_there).await;
+        let first = first.iter().filter_map(|pid| Process::find(*pid));
+        first.for_each(|first| first.signal(Signal::SIGKILL));
+        let waits = |status: &Status| status.attach.as_ref().is_some_and(|a| a.awaits_worker);
+        front.until("nobody serves", waits).await;
+        gate.open();
+    };
+    let (update, ()) = tokio::join!(update, dies);
+    update.assert_code(0);
+    until_serves(&front, 2).await;
+    assert_eq!(engine.ids().len(), 1);
+    assert_ne!(engine.ids(), first, "the first container was kept");
 }
