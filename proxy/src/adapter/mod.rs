@@ -105,10 +105,12 @@ pub(crate) async fn run(
             node::run(worker, sockets, flags, command, descriptors).await
         }
     };
-    if let Some(reason) = dismissal.reason() {
-        return Err(AdapterFailed::Dismissed { reason: reason.to_owned() });
+    match (outcome, dismissal.reason()) {
+        // The front turns away whoever says that it cannot serve; that was said first.
+        (Err(code), _) if code != ExitCode::SUCCESS => Ok(code),
+        (_, Some(reason)) => Err(AdapterFailed::Dismissed { reason: reason.to_owned() }),
+        (Ok(code) | Err(code), None) => Ok(code),
     }
-    Ok(outcome.unwrap_or_else(|code| code))
 }
 
 /// A worker that has its sockets for a program to accept from.
