@@ -169,17 +169,13 @@ impl RescueDirectory {
         self.path.join(format!("{generation}{ATTACHED}"))
     }
 
-    /// The generations that had attached themselves to an earlier front; what says so is removed.
-    pub(crate) fn take_attached(&self) -> Vec<GenerationId> {
+    /// The generations that had attached themselves to an earlier front. What says so stays until [`Self::forget`]: this front
+    /// may die as well, and the next one has to wait for them again.
+    pub(crate) fn attached_before(&self) -> Vec<GenerationId> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let attached: Vec<GenerationId> = entries
+        entries
             .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(ATTACHED)?.parse().ok())
-            .collect();
-        for generation in &attached {
-            // What stays behind costs the next front a moment.
-            let _ = fs::remove_file(self.attached(*generation));
-        }
-        attached
+            .collect()
     }
 
     fn trace(&self, generation: GenerationId) -> PathBuf {

@@ -169,7 +169,13 @@ impl Run {
         let mut survivors = rescue.search().await.map_err(configuration)?;
         let mut attachments = self.attach.open().map_err(configuration)?;
         if let Some(attachments) = &mut attachments {
-            survivors.workers.extend(attachments.gather(rescue.take_attached()).await);
+            let expected = rescue.attached_before();
+            let came = attachments.gather(expected.clone()).await;
+            let is_there = |id| came.iter().any(|survivor| survivor.account.generation == id);
+            for gone in expected.into_iter().filter(|id| !is_there(*id)) {
+                rescue.forget(gone);
+            }
+            survivors.workers.extend(came);
         }
         survivors.tell();
         let (sockets, astray) = survivors.take_sockets();

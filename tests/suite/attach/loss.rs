@@ -59,11 +59,14 @@ async fn the_next_front_goes_on_with_workers_that_had_attached_and_their_sockets
     let inodes = until_serves(&front, 1).await.inodes();
     let address = front.address().to_string();
     let callers = Clients::calling(&front, 5).await;
-    front.kill().await;
-    front.start_again(|s| attachable(s).listen(address)).await;
-    let status = until_serves(&front, 1).await;
-    assert_eq!(status.inodes(), inodes, "the socket is another one");
-    assert_eq!(status.recovered().len(), 1);
+    // A front that was itself a next one has a next one, too.
+    for _ in 0..2 {
+        front.kill().await;
+        front.start_again(|s| attachable(s).listen(address.clone())).await;
+        let status = until_serves(&front, 1).await;
+        assert_eq!(status.inodes(), inodes, "the socket is another one");
+        assert_eq!(status.recovered().len(), 1);
+    }
     let _next = front.attach(wrapper, &[]);
     until_serves(&front, 2).await;
     callers.stop().await.assert_nobody_noticed();
