@@ -17,7 +17,7 @@
 //! `failing.rs` (what goes wrong), `crash_loop.rs` (again and again), `leaving.rs` (the front stops) and `steps.rs`
 //! (what each of them is made of).
 //!
-//! **Invariants** (each explored in `explored.rs` over every reachable state × every event)
+//! **Invariants** (each explored in `explored/` over every reachable state × every event)
 //! - At most one generation holds the writer lease.
 //! - At most two are admitted or draining; a standby is neither, and is told nothing.
 //! - Nothing is said to the incumbent of a `start-first` takeover before its successor accepts.

@@ -1,13 +1,14 @@
 //! What must hold in every state of the policy, and between a state, what happens, and what comes of it.
 //!
-//! `explored.rs` asks this of every reachable state, `histories.rs` along random ways.
+//! `explored/` asks this of every reachable state, `histories.rs` along random ways.
 
 use std::collections::BTreeSet;
 
 use handoff::message::GenerationId;
 
 use crate::event::{
-    Action, CRASH_LOOP, Deadline, Event, Note, Order, ProgramId, TakeoverOrder, WithStandby,
+    Action, Attaching, CRASH_LOOP, Deadline, Event, Note, Order, ProgramId, TakeoverOrder,
+    WithStandby,
 };
 use crate::explored::{Stimulus, World};
 use crate::generation::{Course, Generation, State};
@@ -40,6 +41,19 @@ impl World {
         }
     }
 
+    /// Who waits is taken at once, or when something has happened: told of them again the policy has nothing to add.
+    pub(crate) fn assert_waiting_is_minded(&self) {
+        let attaching = self.generations.attaching;
+        if attaching != Attaching::Nobody {
+            let mut again = self.clone();
+            let actions = again.feel(Stimulus::Event(Event::Attaching(attaching)));
+            assert!(
+                actions.is_empty() && again == *self,
+                "{attaching:?} is minded late: {actions:?}"
+            );
+        }
+    }
+
     fn assert_one_stands_by_at_most(&self) {
         let g = &self.generations;
         let stand_by = |g: &&Generation| g.state == State::Standby;
@@ -56,7 +70,9 @@ impl World {
             }
             Standby::None | Standby::Pausing => assert_eq!(waiting, 0, "who stands by for nobody?"),
         }
-        let wanted = g.rules.standby == WithStandby::Yes && g.course == Course::Steady;
+        let wanted = g.rules.standby == WithStandby::Yes
+            && g.course == Course::Steady
+            && g.current != ProgramId::ATTACHED;
         if wanted && g.living.len() == 1 && g.is_served() {
             assert_ne!(g.standby, Standby::None, "nobody stands by");
         }

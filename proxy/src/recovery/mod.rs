@@ -16,7 +16,7 @@
 //! **Invariants**
 //! - Numbers go on: no generation and no epoch is given twice.
 //! - Whoever drains drains on, within what is left of its time.
-//! - What holds of every state of the policy holds of each that comes out of here (`explored.rs`).
+//! - What holds of every state of the policy holds of each that comes out of here (`explored/`).
 
 use std::time::Duration;
 
