@@ -38,6 +38,7 @@ impl World {
             assert!(self.listening, "the port was closed by a front that does not stop");
             assert!(!self.left);
             self.assert_somebody_serves_or_will();
+            self.assert_nothing_waits_without_a_reason();
         }
     }
 
@@ -165,6 +166,16 @@ impl World {
                 Step::Restoring(_) => assert!(alive(&takeover.successor).is_some()),
             },
         }
+    }
+
+    /// What was asked for begins, and the front's own program is started, as soon as nothing stands in the way.
+    fn assert_nothing_waits_without_a_reason(&self) {
+        let g = &self.generations;
+        // The end of one that goes has a deadline, and brings up what waits.
+        let goes = g.living.values().any(|generation| generation.state == State::Ending);
+        let is_free = matches!(g.course, Course::Steady | Course::Pausing) && !g.is_full() && !goes;
+        assert!(!is_free || g.pending.is_none(), "nothing stands in the way of what was asked for");
+        assert!(!g.awaits_worker() || g.own.is_none(), "the front's own program is not started");
     }
 
     /// What must hold between a state, an event, and what comes of them.

@@ -288,7 +288,7 @@ impl Generations {
         if self.replace_attached(actions) == Startable::Nothing {
             self.end_rolled_back(takeover.number, None, failure, actions);
             self.course = Course::Pausing;
-            return;
+            return self.begin_pending(actions);
         }
         takeover.successor = Some(self.launch(self.current, actions));
         takeover.step = Step::Restoring(failure);
