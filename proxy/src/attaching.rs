@@ -29,7 +29,9 @@ impl Generations {
 
     /// Whether only a worker that comes by itself can serve next.
     pub(crate) fn awaits_worker(&self) -> bool {
-        self.course == Course::Pausing && self.current == ProgramId::ATTACHED
+        self.course == Course::Pausing
+            && self.current == ProgramId::ATTACHED
+            && self.pending.is_none()
     }
 
     /// A worker that returns was this generation, and had been granted that epoch: neither is given again.
@@ -43,12 +45,14 @@ impl Generations {
         let nobody_is_asked_for = self.pending.is_none();
         match (self.attaching, &self.course) {
             (Attaching::Fresh, Course::Pausing)
-                if nobody_is_asked_for && self.current == ProgramId::ATTACHED =>
+                if nobody_is_asked_for
+                    && self.has_room()
+                    && self.current == ProgramId::ATTACHED =>
             {
                 self.launch_current(actions);
             }
             (Attaching::Fresh, Course::Steady | Course::Pausing)
-                if nobody_is_asked_for && !self.is_full() =>
+                if nobody_is_asked_for && self.has_room() =>
             {
                 self.pending = Some(Some(ProgramId::ATTACHED));
                 self.begin_pending(actions);

@@ -10,7 +10,7 @@ use crate::event::{
     Action, Attaching, CRASH_LOOP, Deadline, Event, Note, Order, ProgramId, TakeoverOrder,
     WithStandby,
 };
-use crate::explored::{Stimulus, World};
+use crate::explored::{Others, Stimulus, World};
 use crate::generation::{Course, Generation, State};
 use crate::hold::Hold;
 use crate::standby::Standby;
@@ -113,6 +113,9 @@ impl World {
         match &g.course {
             // Nothing tells when a worker comes by itself.
             Course::Pausing if g.awaits_worker() => {}
+            // It begins when the last one is gone, or the pause is over.
+            Course::Pausing
+                if g.pending.is_some() && !self.deadlines.contains(&Deadline::Respawn) => {}
             Course::Pausing => {
                 wanted.insert(Deadline::Respawn);
             }
@@ -208,6 +211,16 @@ impl World {
         }
         self.assert_standby_is_apart(before, stimulus, actions);
         self.assert_program_changes_for_a_reason(before, actions);
+        // Of a program of which there may be one only the next one waits for the last one's end. A front that was started
+        // anew may have found two.
+        if g.rules.order == TakeoverOrder::StopFirst
+            && self.others == Others::Program
+            && was.living.len() <= 1
+        {
+            let started = actions.iter().any(|a| matches!(a, Action::Spawn { .. }));
+            let goes = g.living.values().any(|generation| generation.state == State::Ending);
+            assert!(!(started && goes), "started beside one that is on its way out");
+        }
         // After the commit nothing is rolled back.
         let committed = actions.iter().any(|a| matches!(a, Action::Note(Note::Committed { .. })));
         let rolled = actions.iter().any(|a| matches!(a, Action::Note(Note::RolledBack { .. })));

@@ -20,7 +20,7 @@ use crate::attaching::Startable;
 use crate::event::{
     Action, Deadline, During, Failure, Note, ProgramId, TakeoverNumber, TakeoverOrder,
 };
-use crate::generation::{Course, Generations, State};
+use crate::generation::{Course, Generation, Generations, State};
 
 /// A takeover on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ impl Generations {
     /// Begins the pending takeover if nothing stands in its way.
     pub(crate) fn begin_pending(&mut self, actions: &mut Vec<Action>) {
         let can_begin = match self.course {
-            Course::Steady | Course::Pausing => !self.is_full(),
+            Course::Steady | Course::Pausing => self.has_room(),
             Course::Launching(_)
             | Course::Takeover(_)
             | Course::Paused(_)
@@ -111,6 +111,16 @@ impl Generations {
     /// Whether one more admitted generation would be a third one.
     pub(crate) fn is_full(&self) -> bool {
         self.living.values().filter(|g| g.state.is_admitted_or_draining()).count() >= 2
+    }
+
+    /// Whether the next one may be started: it is no third one, and with `stop-first` the process is gone of everybody
+    /// who had to go.
+    pub(crate) fn has_room(&self) -> bool {
+        let goes = |generation: &Generation| match self.rules.order {
+            TakeoverOrder::StartFirst => false,
+            TakeoverOrder::StopFirst => generation.state == State::Ending,
+        };
+        !self.is_full() && !self.living.values().any(goes)
     }
 
     /// What the successor of the running takeover is in the middle of; `None` for anybody else.
