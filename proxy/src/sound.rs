@@ -211,6 +211,10 @@ impl World {
         }
         self.assert_standby_is_apart(before, stimulus, actions);
         self.assert_program_changes_for_a_reason(before, actions);
+        if g.awaits_worker() && !was.awaits_worker() {
+            let said = actions.contains(&Action::Note(Note::AwaitsWorker));
+            assert!(said, "nobody was told that the front waits for a worker");
+        }
         // Of a program of which there may be one only the next one waits for the last one's end. A front that was started
         // anew may have found two.
         if g.rules.order == TakeoverOrder::StopFirst

@@ -149,7 +149,7 @@ impl Generations {
             self.mind(&mut actions);
             return (Granted::Standby, actions);
         }
-        if self.course == Course::Paused(id) {
+        if self.course == Course::Paused(id) && self.startable().is_some() {
             self.pending.get_or_insert(None);
             return (Granted::OnceResumed, Vec::new());
         }
