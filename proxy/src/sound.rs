@@ -1,6 +1,6 @@
 //! What must hold in every state of the policy, and between a state, what happens, and what comes of it.
 //!
-//! `explored/` asks this of every reachable state, `histories.rs` along random ways.
+//! `explored/` asks this of every reachable state, `histories/` along random ways.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Every reachable state of the policy × every event; `histories.rs` has random histories on top.
+//! Every reachable state of the policy × every event; `histories/` has random histories on top.
 //!
 //! | file | idea |
 //! | --- | --- |

@@ -159,7 +159,7 @@ fn all_of(order: TakeoverOrder, standby: WithStandby) -> usize {
     explore([World::new(rules(order, standby))], usize::MAX)
 }
 
-/// With one program of the front's own and without: with a second one, there are twice as many.
+/// With one program of the front's own and without: with a second one, which `histories/` has, there are twice as many.
 fn all_with_attached(order: TakeoverOrder) -> usize {
     let beginning =
         |program| World::beginning(rules(order, WithStandby::No), program, Others::Attached);

@@ -1,114 +1,12 @@
-//! Random histories of the policy, and single stories: wherever things have come to, cooperation mends them.
+//! Single stories of the policy: what comes of one thing after another.
 
 use handoff::message::GenerationId;
-use proptest::prelude::*;
 
 use crate::event::{
-    Action, Deadline, During, Event, Exit, Failure, Note, Order, ProgramId, Rules, TakeoverNumber,
+    Action, Deadline, During, Event, Exit, Failure, Note, Order, ProgramId, TakeoverNumber,
     TakeoverOrder, WithStandby,
 };
 use crate::explored::{Stimulus, World, rules};
-use crate::generation::{Course, State};
-
-/// What a worker that does as it is told would say next; `None` when nothing is awaited.
-fn cooperate(world: &World) -> Option<Event> {
-    for (id, generation) in &world.generations.living {
-        let exited = Event::Exited { generation: *id, exit: Exit::Code(0) };
-        return Some(match generation.state {
-            _ if !generation.linked => exited,
-            State::Starting => Event::Ready(*id),
-            State::Admitting => Event::Accepting(*id),
-            State::Stopping => Event::Stopped(*id),
-            State::Emptying | State::Draining => Event::Drained(*id),
-            State::Ending => exited,
-            State::Serving | State::Stopped | State::Standby => continue,
-        });
-    }
-    let ids = world.generations.living.keys().map(|id| Deadline::Proven(*id));
-    let waits = [Deadline::Soaked, Deadline::Respawn, Deadline::Standby, Deadline::Resume];
-    waits.into_iter().chain(ids).find(|d| world.deadlines.contains(d)).map(Event::Passed)
-}
-
-fn stimulus_at(world: &World, choice: prop::sample::Index) -> Stimulus {
-    let stimuli = world.stimuli();
-    // Stopping ends the history; it is explored exhaustively above.
-    let lasting: Vec<_> =
-        stimuli.into_iter().filter(|s| !matches!(s, Stimulus::Stop | Stimulus::StopNow)).collect();
-    lasting[choice.index(lasting.len())].clone()
-}
-
-/// Those that the command line allows.
-fn any_rules() -> impl Strategy<Value = Rules> {
-    prop_oneof![
-        Just(rules(TakeoverOrder::StartFirst, WithStandby::No)),
-        Just(rules(TakeoverOrder::StopFirst, WithStandby::No)),
-        Just(rules(TakeoverOrder::StartFirst, WithStandby::Yes)),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn after_any_history_cooperation_leads_to_one_serving_generation_with_the_lease(
-        rules in any_rules(),
-        choices in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
-    ) {
-        let mut world = World::new(rules);
-        for choice in choices {
-            let stimulus = stimulus_at(&world, choice);
-            world.feel(stimulus);
-            world.assert_sound();
-        }
-        let mut steps = 0;
-        while let Some(event) = cooperate(&world) {
-            world.feel(Stimulus::Event(event));
-            world.assert_sound();
-            steps += 1;
-            prop_assert!(steps < 200, "it never settles: {world:#?}");
-        }
-        let g = &world.generations;
-        prop_assert_eq!(&g.course, &Course::Steady);
-        let stands_by = usize::from(g.rules.standby == WithStandby::Yes);
-        prop_assert_eq!(g.living.len(), 1 + stands_by);
-        prop_assert_eq!(g.lease, g.serving());
-        prop_assert!(g.lease.is_some() && g.pending.is_none());
-        prop_assert!(world.deadlines.is_empty());
-    }
-
-    #[test]
-    fn a_stopping_front_always_ends(
-        rules in any_rules(),
-        choices in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
-    ) {
-        let mut world = World::new(rules);
-        for choice in choices {
-            let stimulus = stimulus_at(&world, choice);
-            world.feel(stimulus);
-        }
-        world.feel(Stimulus::Stop);
-        // Nobody cooperates: every deadline passes, and only SIGKILL works.
-        let mut steps = 0;
-        while !world.left {
-            let killed = world
-                .generations
-                .living
-                .iter()
-                .find(|(_, g)| g.state == State::Ending)
-                .map(|(id, _)| *id);
-            let event = match killed {
-                Some(generation) => {
-                    Event::Exited { generation, exit: Exit::Signal(9) }
-                }
-                None => Event::Passed(*world.deadlines.iter().next().expect("a deadline is set")),
-            };
-            world.feel(Stimulus::Event(event));
-            steps += 1;
-            prop_assert!(steps < 100, "it never ends: {world:#?}");
-        }
-        prop_assert!(!world.listening);
-    }
-}
 
 /// The story of a takeover that is rolled back in the soak, in order.
 #[test]
