@@ -56,8 +56,8 @@ impl Generations {
             stops: Stops::default(),
         };
         self.living.insert(id, generation);
-        if program == ProgramId::ATTACHED {
-            // It is who waited; whoever is next is said to be.
+        if program == ProgramId::ATTACHED && self.attaching == Attaching::Fresh {
+            // It is who waited; whoever is next is said to be. Anybody else is not meant, and waits on.
             self.attaching = Attaching::Nobody;
         }
         actions.push(Action::Spawn { generation: id, program });

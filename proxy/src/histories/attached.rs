@@ -270,6 +270,20 @@ fn what_was_asked_for_begins_when_there_is_nothing_to_go_back_to() {
 }
 
 #[test]
+fn one_that_returns_serves_on_when_the_one_that_was_to_take_over_has_left() {
+    let mut door = stop_first(ProgramId::ATTACHED).serves();
+    door.comes(FRESH);
+    assert_eq!(door.state(1), Some(State::Emptying));
+    door.leaves(0);
+    // Its link is cut before it is drained, and nobody is there who could be started.
+    door.comes(Attaching::Returned(g(0)));
+    let actions = door.is_cut_off(1);
+    assert_eq!(told(&actions, 0), [Order::Admit], "{actions:?}");
+    door.happens(Event::Accepting(g(0)));
+    assert_eq!(door.course(), &Course::Steady);
+}
+
+#[test]
 fn a_wish_to_be_replaced_is_nothing_to_a_front_that_starts_none() {
     let mut door = start_first(ProgramId::ATTACHED).serves();
     assert_eq!(door.world.generations.grant(g(1)), (Granted::Nothing, vec![]));

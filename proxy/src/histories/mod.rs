@@ -58,8 +58,10 @@ fn any_front() -> impl Strategy<Value = (Rules, ProgramId, Others)> {
         Just((stop_first, own, Others::Program)),
         Just((standby, own, Others::Program)),
         Just((start_first, own, Others::Both)),
+        Just((stop_first, own, Others::Both)),
         Just((standby, own, Others::Both)),
         Just((start_first, ProgramId::ATTACHED, Others::Both)),
+        Just((stop_first, ProgramId::ATTACHED, Others::Both)),
     ]
 }
 
