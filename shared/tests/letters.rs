@@ -91,6 +91,8 @@ struct Pair {
     successor: Worker,
     extent: watch::Sender<Extent>,
     links: Links,
+    /// The same of the successor, for one that comes after it.
+    onward: (watch::Sender<Extent>, Links),
     recipients: Vec<Recipient>,
     read: mpsc::UnboundedReceiver<Read>,
     told: mpsc::UnboundedReceiver<(char, Neighbour, String)>,
@@ -119,8 +121,11 @@ impl Pair {
         let incumbent = worker('i', roster, post.clone());
         tokio::spawn(source.run(incumbent.clone()));
         let there = Post::default();
-        let (_, roster, ..) = Source::new(watch::channel(Extent::Nothing).1, there.clone());
+        let (extent_there, wanted) = watch::channel(Extent::Nothing);
+        let (source, roster, links_there, _) = Source::new(wanted, there.clone());
         let successor = worker('s', roster, there);
+        tokio::spawn(source.run(successor.clone()));
+        let onward = (extent_there, links_there);
         let mut clients = Vec::new();
         let mut recipients = Vec::new();
         for number in 0..connections {
@@ -138,7 +143,8 @@ impl Pair {
             };
             incumbent.serve(Frozen::connection(server.into(), snapshot, Some(mailbox)));
         }
-        Self { incumbent, successor, extent, links, recipients, read, told, _clients: clients }
+        let _clients = clients;
+        Self { incumbent, successor, extent, links, onward, recipients, read, told, _clients }
     }
 
     /// Links the two; the incumbent is reaped when the answer is told so.
@@ -152,6 +158,28 @@ impl Pair {
             let _ = target.run(successor, async { wait.await.unwrap_or_default() }).await;
         });
         reaped
+    }
+
+    /// Has everything go on from the successor to a third generation, `t`.
+    async fn move_on(&self) {
+        let (ours, theirs) = link::pair().unwrap();
+        let (extent, links) = &self.onward;
+        links.introduce(Link::new(ours).unwrap());
+        let post = Post::default();
+        let (_, roster, ..) = Source::new(watch::channel(Extent::Nothing).1, post.clone());
+        let third = Worker { name: 't', roster, post: post.clone(), ..self.successor.clone() };
+        tokio::spawn(async move {
+            let target = Target::new(Link::new(theirs).unwrap(), post);
+            let _ = target.run(third, std::future::pending()).await;
+        });
+        extent.send_replace(Extent::Everything);
+        soon(self.successor.roster.emptied()).await;
+    }
+
+    /// Ends the link, as the end of the incumbent's process would: by another one.
+    fn unlink(&self) {
+        let (ours, _theirs) = link::pair().unwrap();
+        self.links.introduce(Link::new(ours).unwrap());
     }
 
     async fn linked(&self) {
@@ -243,15 +271,36 @@ async fn a_connection_whose_former_generation_ends_hears_of_it_after_its_last_le
     pair.move_all().await;
     pair.recipients[1].send("the last");
     soon(pair.incumbent.post.flushed()).await;
-    // Another link ends this one, as the end of the process would.
-    let (ours, _theirs) = link::pair().unwrap();
-    pair.links.introduce(Link::new(ours).unwrap());
+    pair.unlink();
     let mut read = vec![pair.next().await, pair.next().await, pair.next().await];
     read.sort_by_key(|(number, ..)| *number);
     assert_eq!(
         read,
-        [(0, 's', Delivery::Severed), (1, 's', letter("the last")), (1, 's', Delivery::Severed)]
+        [
+            (0, 's', Delivery::Severed { moves: 1 }),
+            (1, 's', letter("the last")),
+            (1, 's', Delivery::Severed { moves: 1 })
+        ]
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_has_gone_on_hears_which_of_its_former_generations_has_ended() {
+    let mut pair = Pair::with(1);
+    let _reaped = pair.link();
+    pair.move_all().await;
+    pair.recipients[0].send("before the next move");
+    assert_eq!(pair.next().await, (0, 's', letter("before the next move")));
+    pair.move_on().await;
+    pair.recipients[0].send("the last");
+    soon(pair.incumbent.post.flushed()).await;
+    let leaving = pair.successor.post.clone();
+    let leaving = tokio::spawn(async move { leaving.unlinked(Neighbour::Incumbent).await });
+    assert_eq!(pair.next().await, (0, 't', letter("the last")));
+    assert!(!leaving.is_finished(), "it would leave while somebody may still say something");
+    pair.unlink();
+    assert_eq!(pair.next().await, (0, 't', Delivery::Severed { moves: 2 }));
+    soon(leaving).await.unwrap();
 }
 
 #[tokio::test]
@@ -395,7 +444,7 @@ async fn connections_of_a_dead_incumbent_are_told_that_it_answers_no_more() {
     let prepared = soon(hand.receive::<Value>()).await.unwrap().unwrap();
     assert_eq!(prepared.message["type"], "prepared");
     drop(hand);
-    assert_eq!(pair.next().await, (0, 's', Delivery::Severed));
+    assert_eq!(pair.next().await, (0, 's', Delivery::Severed { moves: 1 }));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 
 use std::time::{Duration, Instant};
 
+use handoff::migrate::Neighbour;
 use handoff::{Connections, Drain, Drained, Migration, Newcomers, Stance, Worker};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -114,7 +115,9 @@ async fn all_gone(accepting: &mut JoinSet<()>, gateway: &Gateway, migration: Opt
         if let Some(migration) = migration {
             migration.roster.emptied().await;
         }
-        // What calls have said after their connections had moved.
+        // What calls have said after their connections had moved, those of the generation before, too: it is gone, and its
+        // last words may not be read yet.
+        gateway.post().unlinked(Neighbour::Incumbent).await;
         gateway.post().flushed().await;
         // One that came back meanwhile is served again.
         if gateway.census.is_empty() {

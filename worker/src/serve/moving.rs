@@ -107,7 +107,7 @@ pub(super) struct ConnectedState {
     /// In how long the next tick and ping are due, in ms.
     pub(super) tick_in_ms: u64,
     pub(super) ping_in_ms: u64,
-    /// Requests without a last answer: begun by who froze it, and by the generation before.
+    /// Requests without a last answer: begun by who froze it, and by generations before that.
     #[serde(default)]
     pub(super) outstanding: Vec<String>,
     #[serde(default)]

@@ -70,7 +70,7 @@ fn the_corpus_is_written_anew() {
     for (name, post) in [
         ("late", Word::Late { mailbox: 7, text: text() }),
         ("late-and-long", Word::Late { mailbox: 7, text: Text::Attached }),
-        ("severed", Word::Severed { mailbox: 7 }),
+        ("severed", Word::Severed { mailbox: 7, moves: 1 }),
         ("lost", Word::Lost { mailbox: 7 }),
         ("settled", Word::Settled { mailboxes: vec![7, 8] }),
         ("publish", Word::Publish { text: text() }),

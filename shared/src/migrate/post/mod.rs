@@ -54,8 +54,11 @@ pub enum Neighbour {
 pub enum Delivery {
     /// A letter.
     Letter(Arc<str>),
-    /// The generation the connection came from is gone: what it has not answered, it will not.
-    Severed,
+    /// A generation that had the connection is gone: what it has not answered, it will not.
+    Severed {
+        /// How many moves ago the connection was there: 1 for the one it came from. Those before that are gone, too.
+        moves: u32,
+    },
     /// Letters were lost: more waited than fits, or one could not be received. The connection cannot go on
     /// as if nothing had happened.
     Lost,
@@ -65,7 +68,7 @@ impl Delivery {
     fn size(&self) -> usize {
         match self {
             Self::Letter(text) => text.len(),
-            Self::Severed | Self::Lost => 0,
+            Self::Severed { .. } | Self::Lost => 0,
         }
     }
 }
@@ -81,7 +84,7 @@ struct Shared {
     office: Mutex<Office>,
     incumbent_waits: Notify,
     successor_waits: Notify,
-    /// Rung whenever a link has said all it had to say.
+    /// Rung whenever a link has said all it had to say, or has ended.
     flushed: Notify,
 }
 
@@ -146,6 +149,19 @@ impl Post {
         }
     }
 
+    /// Ends when there is no link to this neighbour. Cancel safe.
+    ///
+    /// Whoever leaves waits for it: what a dead incumbent had said may still be on its way to connections that have gone on.
+    pub async fn unlinked(&self, neighbour: Neighbour) {
+        loop {
+            let changed = self.shared.flushed.notified();
+            if !self.is_linked(neighbour) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     fn deliver(&self, number: u64, delivery: Delivery) {
         self.office().deliver(number, delivery);
         // It may have gone on to the successor.
@@ -178,6 +194,8 @@ impl Post {
     pub(super) fn unlink(&self, neighbour: Neighbour) {
         self.office().unlink(neighbour);
         self.shared.flushed.notify_waiters();
+        // Those that have gone on are to hear of it.
+        self.wake(Neighbour::Successor);
     }
 
     /// Queues a message of the link's own, after what waits already.
@@ -312,8 +330,8 @@ impl Post {
                 };
                 self.office().deliver_late(mailbox, delivery);
             }
-            Word::Severed { mailbox } => {
-                self.office().deliver_late(mailbox, Delivery::Severed);
+            Word::Severed { mailbox, moves } => {
+                self.office().deliver_late(mailbox, Delivery::Severed { moves });
             }
             Word::Settled { mailboxes } => self.office().settle(&mailboxes),
             Word::Lost { mailbox } => self.office().deliver_late(mailbox, Delivery::Lost),

@@ -259,7 +259,7 @@ impl Office {
             Neighbour::Incumbent => {
                 self.to_incumbent = None;
                 for number in std::mem::take(&mut self.arrived).into_values() {
-                    self.put(number, Delivery::Severed, Origin::There);
+                    self.put(number, Delivery::Severed { moves: 1 }, Origin::There);
                     if let Some(inbox) = self.mailboxes.get_mut(&number).and_then(Slot::inbox) {
                         inbox.settle();
                     }
@@ -332,7 +332,7 @@ impl Office {
                 inbox.held = Some(Vec::new());
             }
         } else {
-            self.put(number, Delivery::Severed, Origin::There);
+            self.put(number, Delivery::Severed { moves: 1 }, Origin::There);
         }
         (number, bell)
     }
@@ -343,7 +343,10 @@ fn forward(outgoing: &mut Outgoing, mailbox: u64, delivery: &Delivery) {
         Delivery::Letter(text) => {
             outgoing.push_text(text, |text| Word::Late { mailbox, text });
         }
-        Delivery::Severed => outgoing.push_word(&Word::Severed { mailbox }),
+        // There it has made one move more.
+        Delivery::Severed { moves } => {
+            outgoing.push_word(&Word::Severed { mailbox, moves: moves.saturating_add(1) });
+        }
         Delivery::Lost => outgoing.push_word(&Word::Lost { mailbox }),
     }
 }

@@ -30,8 +30,12 @@ const MOST_WAITING: usize = 128 * 1024 * 1024;
 pub(crate) enum Word {
     /// For the connection whose mailbox had this number where it came from.
     Late { mailbox: u64, text: Text },
-    /// Nobody will write to it any more who might have.
-    Severed { mailbox: u64 },
+    /// Who had it so many moves ago writes to it no more.
+    Severed {
+        mailbox: u64,
+        #[serde(default = "one")]
+        moves: u32,
+    },
     /// Letters for it were lost.
     Lost { mailbox: u64 },
     /// These have had all that was published by the reader before it served them.
@@ -40,6 +44,11 @@ pub(crate) enum Word {
     Publish { text: Text },
     /// For the other generation itself.
     Tell { text: Text },
+}
+
+/// As those mean who do not say it.
+const fn one() -> u32 {
+    1
 }
 
 /// Words as they come: in a list, or one by itself, as the first workers sent them.

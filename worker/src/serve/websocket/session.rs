@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
                 }
                 delivery = self.mailbox.next() => match delivery {
                     Delivery::Letter(letter) => self.pass_on(&letter),
-                    Delivery::Severed => self.sever(),
+                    Delivery::Severed { moves } => self.sever(moves),
                     Delivery::Lost => return Ending::Close(Close::LETTERS_LOST),
                 },
                 heard = self.socket.hear(berth) => match heard {
@@ -261,9 +261,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The generation this connection came from is gone, with the calls it had begun.
-    fn sever(&mut self) -> Result<(), SlowConsumer> {
-        for id in self.standing.outstanding.sever() {
+    /// The generation this connection was with so many moves ago is gone, with the calls it had begun.
+    fn sever(&mut self, moves: u32) -> Result<(), SlowConsumer> {
+        for id in self.standing.outstanding.sever(moves) {
             self.socket.say(frames::refusal(&id, &outcome_unknown()))?;
         }
         Ok(())

@@ -135,7 +135,7 @@ impl Standing {
             tick_in_ms: due(self.tick_at),
             ping_in_ms: due(self.ping_at),
             outstanding: listed(&self.outstanding.here),
-            outstanding_before: listed(&self.outstanding.before),
+            outstanding_before: self.outstanding.begun_elsewhere(),
             connected_ago_ms: now_ms().saturating_sub(self.since_ms),
         }
     }
@@ -148,23 +148,25 @@ pub(super) struct Outstanding {
     here: BTreeMap<String, usize>,
     /// Begun by the one the connection came from.
     before: BTreeMap<String, usize>,
+    /// Begun by those that had it earlier: they are gone, and their last words may still be on their way.
+    earlier: BTreeMap<String, usize>,
 }
 
 impl Outstanding {
     fn resumed(frozen: Vec<String>, frozen_before: Vec<String>, arrival: Arrival) -> Self {
-        let mut outstanding = Self::default();
-        let frozen_by = match arrival {
-            Arrival::Moved => &mut outstanding.before,
-            Arrival::Returned | Arrival::Rejected => &mut outstanding.here,
-        };
-        frozen.into_iter().for_each(|id| add(frozen_by, id));
-        frozen_before.into_iter().for_each(|id| add(&mut outstanding.before, id));
-        outstanding
+        let (frozen, frozen_before) = (counted(frozen), counted(frozen_before));
+        match arrival {
+            Arrival::Moved => Self { before: frozen, earlier: frozen_before, ..Self::default() },
+            // They are told from one another no more: all end with the link to the generation before.
+            Arrival::Returned | Arrival::Rejected => {
+                Self { here: frozen, before: frozen_before, ..Self::default() }
+            }
+        }
     }
 
     /// A request was begun here; answers whether one more was allowed.
     pub(super) fn begin(&mut self, id: &str) -> bool {
-        if self.here.len() + self.before.len() >= MOST_OUTSTANDING {
+        if self.here.len() + self.before.len() + self.earlier.len() >= MOST_OUTSTANDING {
             return false;
         }
         add(&mut self.here, id.to_owned());
@@ -173,25 +175,40 @@ impl Outstanding {
 
     /// Whether a request has no last answer.
     pub(super) fn awaits(&self, id: &str) -> bool {
-        self.here.contains_key(id) || self.before.contains_key(id)
+        [&self.here, &self.before, &self.earlier].iter().any(|begun| begun.contains_key(id))
     }
 
     /// Whether any has no last answer.
     pub(super) fn is_any(&self) -> bool {
-        !(self.here.is_empty() && self.before.is_empty())
+        ![&self.here, &self.before, &self.earlier].iter().all(|begun| begun.is_empty())
     }
 
     /// A last answer has come; answers whether it was still awaited.
     pub(super) fn end(&mut self, id: &str) -> bool {
-        remove(&mut self.before, id) || remove(&mut self.here, id)
+        remove(&mut self.earlier, id) || remove(&mut self.before, id) || remove(&mut self.here, id)
     }
 
-    /// The generation the connection came from is gone: nobody will answer these.
-    pub(super) fn sever(&mut self) -> Vec<String> {
-        let ids = listed(&self.before);
-        self.before.clear();
-        ids
+    /// Those of other generations.
+    fn begun_elsewhere(&self) -> Vec<String> {
+        [listed(&self.before), listed(&self.earlier)].concat()
     }
+
+    /// The generation that had the connection so many moves ago is gone: nobody will answer these.
+    pub(super) fn sever(&mut self, moves: u32) -> Vec<String> {
+        let gone = match moves {
+            0 | 1 => [std::mem::take(&mut self.before), std::mem::take(&mut self.earlier)],
+            2 => [std::mem::take(&mut self.earlier), BTreeMap::new()],
+            // Whoever came after that one is gone as well, and says so next.
+            _ => return Vec::new(),
+        };
+        gone.iter().flat_map(listed).collect()
+    }
+}
+
+fn counted(ids: Vec<String>) -> BTreeMap<String, usize> {
+    let mut requests = BTreeMap::new();
+    ids.into_iter().for_each(|id| add(&mut requests, id));
+    requests
 }
 
 fn add(requests: &mut BTreeMap<String, usize>, id: String) {
@@ -225,14 +242,30 @@ mod tests {
         assert!(outstanding.begin("d"));
         assert!(outstanding.end("b"));
         assert!(!outstanding.end("b"));
-        assert_eq!(outstanding.sever(), ["a", "c"]);
+        assert_eq!(outstanding.sever(1), ["a", "c"]);
         assert!(!outstanding.awaits("a") && outstanding.awaits("d"));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_generation_is_not_that_of_the_one_before() {
+        let mut outstanding = Outstanding::resumed(ids(&["a"]), ids(&["b", "c"]), Arrival::Moved);
+        assert!(outstanding.end("c"));
+        assert_eq!(outstanding.sever(3), Vec::<String>::new());
+        assert_eq!(outstanding.sever(2), ["b"]);
+        assert!(outstanding.awaits("a") && !outstanding.awaits("b") && outstanding.is_any());
+        assert!(outstanding.end("a") && !outstanding.is_any());
+    }
+
+    #[test]
+    fn what_is_begun_elsewhere_moves_on_whoever_began_it() {
+        let outstanding = Outstanding::resumed(ids(&["a"]), ids(&["b"]), Arrival::Moved);
+        assert_eq!(outstanding.begun_elsewhere(), ["a", "b"]);
     }
 
     #[test]
     fn what_comes_back_goes_on_as_it_was() {
         let mut outstanding = Outstanding::resumed(ids(&["a"]), ids(&["b"]), Arrival::Returned);
-        assert_eq!(outstanding.sever(), ["b"]);
+        assert_eq!(outstanding.sever(1), ["b"]);
         assert!(outstanding.end("a"));
     }
 
