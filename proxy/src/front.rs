@@ -196,8 +196,9 @@ impl Front {
                 Some(asked) = callers.recv() => self.on_asked(asked),
                 outcome = checked(&mut self.reexec) => self.on_checked(outcome).await,
                 () = until(next), if next.is_some() => self.on_time(),
-                came = attach::came(&mut self.attach) => self.on_came(came),
                 Some(word) = self.words.1.recv() => self.on_word(word),
+                // Behind the words: one that returns is met when the end of its former link is.
+                came = attach::came(&mut self.attach) => self.on_came(came),
             }
         }
         // Whatever is held for it would be waited for here.

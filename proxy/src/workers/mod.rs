@@ -321,10 +321,12 @@ impl Workers {
         }
     }
 
-    /// A worker's link has ended.
+    /// A worker's link has ended. Nothing more is heard over it, so that its end is not taken for that of the next one.
     pub(crate) fn end_conversation(&mut self, id: GenerationId) {
         if let Some(worker) = self.living.get_mut(&id) {
-            worker.conversation = None;
+            if let Some(conversation) = worker.conversation.take() {
+                conversation.task.abort();
+            }
             worker.asked.clear();
             if let Origin::Attached(_) = worker.origin {
                 // The link is all there is of it.
