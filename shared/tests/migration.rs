@@ -349,29 +349,6 @@ async fn at_most_two_offers_wait_for_an_answer() {
 }
 
 #[tokio::test]
-async fn waves_become_larger_while_they_are_slow() {
-    let incumbent = Incumbent::with(200);
-    let by_hand = ByHand(incumbent.link());
-    incumbent.extent.send_replace(Extent::Everything);
-    let mut held = Vec::new();
-    let mut counts = Vec::new();
-    for seq in 1..=3 {
-        while counts.len() < seq + 1 {
-            let (offer, descriptors) = by_hand.hear().await;
-            if offer["type"] == "offer" {
-                counts.push(offer["count"].as_u64());
-                held.push(descriptors);
-            }
-        }
-        // So slow is this successor.
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        by_hand.say(json!({"type": "prepared", "seq": seq})).await;
-        by_hand.say(json!({"type": "started", "seq": seq})).await;
-    }
-    assert_eq!(counts, [Some(16), Some(16), Some(32), Some(64)]);
-}
-
-#[tokio::test]
 async fn prepared_connections_are_the_successors_once_the_incumbent_is_dead_and_reaped() {
     let (ours, theirs) = link::pair().unwrap();
     let successor = successor();

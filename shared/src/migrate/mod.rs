@@ -59,8 +59,6 @@ mod fuzzed;
 pub mod http1;
 #[cfg(feature = "websocket")]
 mod journal_io;
-mod offer;
-mod pace;
 mod post;
 mod prefixed;
 mod progress;

@@ -18,6 +18,7 @@
 //! - Nothing here waits for a successor that does not read.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -25,9 +26,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::blob;
-use super::offer::{Offer, Order, Stage};
-use super::pace::Pace;
-use super::post::{FlushFailed, Neighbour, Post, sendable};
+use super::post::{FlushFailed, Mailbox, Neighbour, Post, sendable};
 use super::progress::{Extent, Links, Moved, Returned, Tally};
 use super::roster::{Answer, Roster};
 use super::snapshot::Frozen;
@@ -37,6 +36,9 @@ use crate::link::{Link, LinkError, Received};
 
 /// How many offers may be on their way.
 const MOST_OFFERS: usize = 2;
+/// How many are asked at a time, and offered together. A connection stands still for as long as all those take
+/// that are on their way with it: with 16 and two offers a third of what it is with 64 and four, measured.
+const ASKED: usize = 16;
 /// How long nobody is asked after the successor had no room.
 const REST: Duration = Duration::from_millis(250);
 /// How long an offer may be without an answer: its connections stand still meanwhile.
@@ -86,9 +88,39 @@ pub struct Source {
     /// Nobody is asked before this: the successor has no room at the moment.
     resting_until: Option<Instant>,
     seq: u64,
-    pace: Pace,
-    /// When the wave was asked that is not offered yet.
-    asked_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Offer {
+    seq: u64,
+    batch: Vec<Frozen>,
+    /// Its snapshots, as both sides see them.
+    memfd: OwnedFd,
+    stage: Stage,
+    made_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Ours, without an answer.
+    Offered,
+    /// Ours; the successor could take it, and will be told to.
+    Committing,
+    /// The successor's.
+    Committed,
+}
+
+impl Offer {
+    fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
+        self.batch.iter().filter_map(|frozen| frozen.mailbox.as_ref())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Offer(u64),
+    Commit(u64),
+    Abort(u64),
 }
 
 impl Source {
@@ -117,8 +149,6 @@ impl Source {
             unasked: 0,
             resting_until: None,
             seq: 0,
-            pace: Pace::default(),
-            asked_at: None,
         };
         (source, roster, Links { links: sender, progress }, moved)
     }
@@ -164,7 +194,6 @@ impl Source {
     fn on_link(&mut self, link: Link, home: &mut impl Home) {
         self.unlink(&"another one comes", home);
         self.link = Some(link);
-        self.pace = Pace::default();
         self.post.link(Neighbour::Successor);
         self.progress.send_modify(|progress| progress.linked = true);
         home.linked();
@@ -175,7 +204,7 @@ impl Source {
     fn advance(&mut self, extent: Extent, home: &mut impl Home) {
         while self.outstanding.is_empty() && self.offers.len() < MOST_OFFERS {
             if !self.frozen.is_empty() {
-                let batch = wire::take_batch(&mut self.frozen, self.pace.wave());
+                let batch = wire::take_batch(&mut self.frozen, ASKED);
                 let memfd = match wire::pack(&batch) {
                     Ok(memfd) => memfd,
                     Err(error) => {
@@ -188,10 +217,7 @@ impl Source {
                 };
                 self.seq += 1;
                 let (seq, made_at) = (self.seq, Instant::now());
-                // Those that were busy come when they can, and say nothing of how fast things go.
-                let begun_at = self.asked_at.take().unwrap_or(made_at);
-                let stage = Stage::Offered;
-                self.offers.push_back(Offer { seq, batch, memfd, stage, begun_at, made_at });
+                self.offers.push_back(Offer { seq, batch, memfd, stage: Stage::Offered, made_at });
                 self.orders.push_back(Order::Offer(seq));
                 continue;
             }
@@ -204,23 +230,20 @@ impl Source {
 
     /// Asks the next ones to move, and says whether there are any.
     fn ask(&mut self, extent: Extent) -> bool {
-        let wave = self.pace.wave();
-        let mut asked = self.roster.ask_hurried(wave);
+        let mut asked = self.roster.ask_hurried(ASKED);
         if asked.is_empty() {
             asked = match extent {
                 Extent::Canary if self.unasked > 0 => return false,
                 Extent::Canary => self.roster.ask(self.unasked, CANARY),
-                Extent::Everything | Extent::Nothing => self.roster.ask(self.unasked, wave),
+                Extent::Everything | Extent::Nothing => self.roster.ask(self.unasked, ASKED),
             };
             self.unasked = asked.last().map_or(self.unasked, |last| last + 1);
         }
         if asked.is_empty() && extent == Extent::Everything {
-            asked = self.roster.ask_sessions(wave);
+            asked = self.roster.ask_sessions(ASKED);
         }
         self.outstanding.extend(asked);
-        let are_asked = !self.outstanding.is_empty();
-        self.asked_at = are_asked.then(Instant::now);
-        are_asked
+        !self.outstanding.is_empty()
     }
 
     /// Sends what there is room for.
@@ -274,7 +297,6 @@ impl Source {
                 let is_it = |offer: &Offer| offer.seq == seq && offer.stage == Stage::Committed;
                 let place = self.offers.iter().position(is_it);
                 if let Some(offer) = place.and_then(|place| self.offers.remove(place)) {
-                    self.pace.took(offer.begun_at.elapsed());
                     self.post.started(offer.mailboxes());
                     let moved = Tally::of(&offer.batch);
                     for guard in offer.batch.into_iter().filter_map(|frozen| frozen.guard) {
