@@ -431,6 +431,39 @@ async fn a_connection_that_comes_back_has_the_letters_that_came_while_it_was_fro
 }
 
 #[tokio::test]
+async fn what_the_successor_publishes_meanwhile_comes_back_once_for_all_who_are_leaving() {
+    for (understood, words) in [(true, 1), (false, 3)] {
+        let pair = Pair::with(3);
+        let (_offer, tapped) = pair.intercepted_offer().await;
+        // The first workers say nothing of letters for several.
+        let prepared = match understood {
+            true => json!({"type": "prepared", "seq": 1, "late_together": true}),
+            false => json!({"type": "prepared", "seq": 1}),
+        };
+        tapped.send(&prepared, &[]).await.unwrap();
+        let commit = soon(tapped.receive::<Value>()).await.unwrap().unwrap().message;
+        assert_eq!(commit, json!({"type": "commit", "seq": 1}));
+        let news =
+            json!({"type": "post", "post": [{"type": "publish", "text": {"inside": "news"}}]});
+        tapped.send(&news, &[]).await.unwrap();
+        let mut late = Vec::new();
+        while late.len() < words {
+            let post = soon(tapped.receive::<Value>()).await.unwrap().unwrap().message;
+            late.extend(post["post"].as_array().unwrap().iter().cloned());
+        }
+        let expected = match understood {
+            true => vec![json!({
+                "type": "late-together", "mailboxes": [0, 1, 2], "text": {"inside": "news"}
+            })],
+            false => (0..3)
+                .map(|n| json!({"type": "late", "mailbox": n, "text": {"inside": "news"}}))
+                .collect(),
+        };
+        assert_eq!(late, expected);
+    }
+}
+
+#[tokio::test]
 async fn connections_of_a_dead_incumbent_are_told_that_it_answers_no_more() {
     let mut pair = Pair::with(1);
     let (offer, _tapped) = pair.intercepted_offer().await;

@@ -59,6 +59,7 @@ mod fuzzed;
 pub mod http1;
 #[cfg(feature = "websocket")]
 mod journal_io;
+mod offer;
 mod post;
 mod prefixed;
 mod progress;

@@ -18,7 +18,6 @@
 //! - Nothing here waits for a successor that does not read.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -26,7 +25,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::blob;
-use super::post::{FlushFailed, Mailbox, Neighbour, Post, sendable};
+use super::offer::{Offer, Order, Stage};
+use super::post::{FlushFailed, Neighbour, Post, sendable};
 use super::progress::{Extent, Links, Moved, Returned, Tally};
 use super::roster::{Answer, Roster};
 use super::snapshot::Frozen;
@@ -88,39 +88,6 @@ pub struct Source {
     /// Nobody is asked before this: the successor has no room at the moment.
     resting_until: Option<Instant>,
     seq: u64,
-}
-
-#[derive(Debug)]
-struct Offer {
-    seq: u64,
-    batch: Vec<Frozen>,
-    /// Its snapshots, as both sides see them.
-    memfd: OwnedFd,
-    stage: Stage,
-    made_at: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Ours, without an answer.
-    Offered,
-    /// Ours; the successor could take it, and will be told to.
-    Committing,
-    /// The successor's.
-    Committed,
-}
-
-impl Offer {
-    fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
-        self.batch.iter().filter_map(|frozen| frozen.mailbox.as_ref())
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Offer(u64),
-    Commit(u64),
-    Abort(u64),
 }
 
 impl Source {
@@ -291,7 +258,12 @@ impl Source {
 
     fn on_word(&mut self, received: Received<ToSource>, home: &mut impl Home) {
         match received.message {
-            ToSource::Prepared { seq, rejected } => self.on_prepared(seq, &rejected, home),
+            ToSource::Prepared { seq, rejected, late_together } => {
+                if late_together {
+                    self.post.is_written_to_together(Neighbour::Successor);
+                }
+                self.on_prepared(seq, &rejected, home);
+            }
             ToSource::Started { seq } => {
                 fault::reach_on(Point::StartedReceived, self.link.as_ref());
                 let is_it = |offer: &Offer| offer.seq == seq && offer.stage == Stage::Committed;

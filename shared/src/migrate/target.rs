@@ -179,7 +179,7 @@ impl Target {
             let reason = reason.to_owned();
             let reject = |index| Rejected { index, reason: reason.clone(), later };
             let rejected = (0..count.min(wire::WAVE)).map(reject).collect();
-            ToSource::Prepared { seq, rejected }
+            ToSource::Prepared { seq, rejected, late_together: true }
         };
         if descriptors.is_empty() {
             return reject_all("the successor may open no more descriptors", true);
@@ -197,6 +197,6 @@ impl Target {
             }
         }
         self.prepared.insert(seq, Offered { memfd, batch: kept });
-        ToSource::Prepared { seq, rejected }
+        ToSource::Prepared { seq, rejected, late_together: true }
     }
 }

@@ -39,6 +39,9 @@ pub(super) enum ToSource {
         seq: u64,
         #[serde(default)]
         rejected: Vec<Rejected>,
+        /// Whether one letter for several connections is understood: the first workers knew none.
+        #[serde(default)]
+        late_together: bool,
     },
     /// I serve them.
     Started { seq: u64 },

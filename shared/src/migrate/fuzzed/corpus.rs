@@ -64,13 +64,14 @@ fn the_corpus_is_written_anew() {
     write("offer", &ToTarget::Offer { seq: 3, count: 64 });
     write("commit", &ToTarget::Commit { seq: 3 });
     write("abort", &ToTarget::Abort { seq: 3 });
-    write("prepared", &prepared());
+    write("prepared-together", &prepared());
     write("started", &ToSource::Started { seq: 3 });
     let text = || Text::Inside("event operator.read\n{\"type\":\"event\"".into());
     for (name, post) in [
         ("late", Word::Late { mailbox: 7, text: text() }),
         ("late-and-long", Word::Late { mailbox: 7, text: Text::Attached }),
-        ("severed", Word::Severed { mailbox: 7, moves: 1 }),
+        ("late-together", Word::LateTogether { mailboxes: vec![7, 8], text: text() }),
+        ("severed-moves", Word::Severed { mailbox: 7, moves: 1 }),
         ("lost", Word::Lost { mailbox: 7 }),
         ("settled", Word::Settled { mailboxes: vec![7, 8] }),
         ("publish", Word::Publish { text: text() }),
@@ -159,6 +160,7 @@ fn prepared() -> ToSource {
             rejected(0, "its state has version 2, and 1 is known here", false),
             rejected(63, "the successor may open no more descriptors", true),
         ],
+        late_together: true,
     }
 }
 

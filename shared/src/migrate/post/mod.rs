@@ -35,6 +35,7 @@ pub(super) use self::outgoing::Text;
 pub(super) use self::outgoing::{FlushFailed, Word, one_or_several};
 use crate::chain;
 use crate::link::Link;
+use crate::migrate::blob::NotABlob;
 
 /// How much waits for one connection before its letters are given up, in bytes, unless
 /// [`Post::new`] says otherwise.
@@ -198,6 +199,13 @@ impl Post {
         self.wake(Neighbour::Successor);
     }
 
+    /// This neighbour understands one letter for several mailboxes.
+    pub(super) fn is_written_to_together(&self, neighbour: Neighbour) {
+        if let Some(outgoing) = self.office().outgoing(neighbour) {
+            outgoing.write_together();
+        }
+    }
+
     /// Queues a message of the link's own, after what waits already.
     pub(super) fn queue(&self, neighbour: Neighbour, message: &impl Serialize) {
         if let Some(outgoing) = self.office().outgoing(neighbour) {
@@ -319,16 +327,24 @@ impl Post {
         attached: &mut impl Iterator<Item = OwnedFd>,
     ) -> Option<String> {
         let unreadable = |error| warn!(error = chain(&error), "a letter could not be read");
+        let late = |text: Result<String, NotABlob>| match text {
+            Ok(text) => Delivery::Letter(text.into()),
+            Err(error) => {
+                unreadable(error);
+                Delivery::Lost
+            }
+        };
         match word {
             Word::Late { mailbox, text } => {
-                let delivery = match text.read(attached) {
-                    Ok(text) => Delivery::Letter(text.into()),
-                    Err(error) => {
-                        unreadable(error);
-                        Delivery::Lost
-                    }
-                };
+                let delivery = late(text.read(attached));
                 self.office().deliver_late(mailbox, delivery);
+            }
+            Word::LateTogether { mailboxes, text } => {
+                let delivery = late(text.read(attached));
+                let mut office = self.office();
+                for mailbox in mailboxes {
+                    office.deliver_late(mailbox, delivery.clone());
+                }
             }
             Word::Severed { mailbox, moves } => {
                 self.office().deliver_late(mailbox, Delivery::Severed { moves });

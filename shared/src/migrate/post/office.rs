@@ -227,16 +227,20 @@ impl Office {
             Neighbour::Incumbent => Origin::There,
             Neighbour::Successor => Origin::Here,
         };
+        let mut leaving = Vec::new();
         for (number, slot) in &mut self.mailboxes {
             // The successor published it before it began to serve this one.
-            if let (Slot::Promised(_) | Slot::Leaving, Neighbour::Successor, Some(outgoing)) =
-                (&*slot, from, &mut self.to_successor)
-            {
-                forward(outgoing, *number, &delivery);
+            if let (Slot::Promised(_) | Slot::Leaving, Neighbour::Successor) = (&*slot, from) {
+                leaving.push(*number);
             }
             if let Some(inbox) = slot.inbox() {
                 inbox.put(delivery.clone(), origin, self.most_waiting);
             }
+        }
+        if let (false, Some(outgoing)) = (leaving.is_empty(), &mut self.to_successor) {
+            // Once for all of them: a letter each would make the queue longer than it was, and the move slower, so that there are
+            // more of them.
+            outgoing.push_late(&leaving, letter);
         }
     }
 

@@ -30,6 +30,8 @@ const MOST_WAITING: usize = 128 * 1024 * 1024;
 pub(crate) enum Word {
     /// For the connection whose mailbox had this number where it came from.
     Late { mailbox: u64, text: Text },
+    /// The same text for each of these.
+    LateTogether { mailboxes: Vec<u64>, text: Text },
     /// Who had it so many moves ago writes to it no more.
     Severed {
         mailbox: u64,
@@ -98,6 +100,8 @@ pub(crate) struct Outgoing {
     bytes: usize,
     /// Whether something had no room: nothing is right after that.
     overrun: bool,
+    /// Whether the other side understands [`Word::LateTogether`].
+    together: bool,
 }
 
 #[derive(Debug)]
@@ -145,6 +149,23 @@ impl Outgoing {
             return;
         }
         self.push(&word(Text::Attached), Kind::Attached(text.as_bytes().to_vec()));
+    }
+
+    /// From now on the other side understands one letter for several mailboxes.
+    pub(crate) const fn write_together(&mut self) {
+        self.together = true;
+    }
+
+    /// The same letter for each of these mailboxes: written once, if that is understood there.
+    pub(crate) fn push_late(&mut self, mailboxes: &[u64], text: &str) {
+        if self.together {
+            let mailboxes = || mailboxes.to_vec();
+            return self
+                .push_text(text, |text| Word::LateTogether { mailboxes: mailboxes(), text });
+        }
+        for &mailbox in mailboxes {
+            self.push_text(text, |text| Word::Late { mailbox, text });
+        }
     }
 
     /// A word that is small by its nature.
